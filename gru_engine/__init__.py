@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trained GRU networks, exported into one flat file and stepped token by token on a CPU.
+
+>>> import gru_engine as ge
+>>> model = ge.load("model.gru")
+>>> stream = model.stream()
+>>> y = stream.step(x)
+"""
+
+from gru_engine import reference
+from gru_engine._core import FormatError, Model, Pool, Stream, __version__, cpu_info, load, set_isa
+from gru_engine.network import Network
+
+__all__ = [
+    "FormatError",
+    "Model",
+    "Network",
+    "Pool",
+    "Stream",
+    "__version__",
+    "cpu_info",
+    "load",
+    "reference",
+    "set_isa",
+]

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table of activation functions: names, codes in a ``.gru`` file, default parameters and definitions.
+
+Names, parameters and defaults are those of the ONNX operators (https://onnx.ai/onnx/operators/onnx__GRU.html), in
+snake case. The functions here are the definitions, written for float64; what the engine computes in float32 is within
+a few ulp of them (docs/NUMERICS.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+ActivationLike = Union[str, "tuple[str | float, ...]", "Activation"]
+
+
+def _sigmoid(a: Array) -> Array:
+    e = np.exp(-np.abs(a))  # never overflows
+    return np.asarray(np.where(a < 0, e, 1) / (1 + e))
+
+
+def _elu(a: Array, alpha: float) -> Array:
+    return np.where(a >= 0, a, alpha * np.expm1(np.minimum(a, 0)))
+
+
+def _softmax(a: Array) -> Array:
+    e = np.exp(a - a.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def _log_softmax(a: Array) -> Array:
+    shifted = a - a.max(axis=-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+@dataclass(frozen=True)
+class _Definition:
+    code: int  # docs/FORMAT.md, src_c/opcodes.h
+    defaults: tuple[float, ...]  # of alpha, beta: as many as the function has
+    function: Callable[..., Array]
+
+
+_DEFINITIONS = {
+    "linear": _Definition(0, (), lambda a: a),
+    "sigmoid": _Definition(1, (), _sigmoid),
+    "tanh": _Definition(2, (), np.tanh),
+    "relu": _Definition(3, (), lambda a: np.maximum(a, 0)),
+    "affine": _Definition(4, (1.0, 0.0), lambda a, alpha, beta: alpha * a + beta),
+    "leaky_relu": _Definition(5, (0.01,), lambda a, alpha: np.where(a >= 0, a, alpha * a)),
+    "thresholded_relu": _Definition(6, (1.0,), lambda a, alpha: np.where(a <= alpha, 0, a)),
+    "scaled_tanh": _Definition(7, (1.0, 1.0), lambda a, alpha, beta: alpha * np.tanh(beta * a)),
+    "hard_sigmoid": _Definition(8, (0.2, 0.5), lambda a, alpha, beta: np.maximum(0, np.minimum(1, alpha * a + beta))),
+    "elu": _Definition(9, (1.0,), _elu),
+    "softsign": _Definition(10, (), lambda a: a / (1 + np.abs(a))),
+    "softplus": _Definition(11, (), lambda a: np.logaddexp(0, a)),
+    "silu": _Definition(12, (), lambda a: a * _sigmoid(a)),
+    "softmax": _Definition(64, (), _softmax),
+    "log_softmax": _Definition(65, (), _log_softmax),
+}
+
+NAMES: dict[int, str] = {definition.code: name for name, definition in _DEFINITIONS.items()}
+"""The name for each code."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation function with its parameters; call it with an array of any shape ``[..., width]``.
+
+    ``parameters`` are alpha and beta, as many of them as the function has.
+    """
+
+    name: str
+    parameters: tuple[float, ...] = ()
+
+    def __call__(self, a: Array) -> Array:
+        return _DEFINITIONS[self.name].function(a, *self.parameters)
+
+    def __str__(self) -> str:
+        return self.name + (f"({', '.join(f'{p:g}' for p in self.parameters)})" if self.parameters else "")
+
+    @property
+    def code(self) -> int:
+        """The number that stands for it in a file."""
+        return _DEFINITIONS[self.name].code
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each output depends on one input only (all but softmax and log_softmax)."""
+        return self.code < 64
+
+    @property
+    def complementary(self) -> bool:
+        """Whether f(-a) = 1 - f(a), so that a reversed gate is the same gate with negated weights."""
+        return self.name == "sigmoid" or (self.name in ("hard_sigmoid", "affine") and self.parameters[1] == 0.5)
+
+
+def number_of_parameters(name: str) -> int:
+    """How many of alpha, beta the activation ``name`` uses: 0, 1 or 2."""
+    return len(_DEFINITIONS[name].defaults)
+
+
+def activation(spec: ActivationLike, argument: str = "activation") -> Activation:
+    """The activation that ``spec`` describes: a name, or ``(name, alpha)``, ``(name, alpha, beta)``.
+
+    Parameters that are not given have the ONNX defaults: ``affine`` (1, 0), ``leaky_relu`` 0.01,
+    ``thresholded_relu`` 1, ``scaled_tanh`` (1, 1), ``hard_sigmoid`` (0.2, 0.5), ``elu`` 1.
+
+    Parameters
+    ----------
+    spec : str or tuple
+        For instance ``"tanh"`` or ``("hard_sigmoid", 1 / 6, 0.5)``.
+    argument : str
+        What to call it in an error message.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a name nor a tuple that begins with one, or a parameter is no number.
+    ValueError
+        If the name is not known, there are too many parameters, or one is not a finite float32.
+    """
+    if isinstance(spec, Activation):
+        return spec
+    name, *given = spec if isinstance(spec, (tuple, list)) else (spec,)
+    if not isinstance(name, str):
+        raise TypeError(f"{argument} must be a name or (name, alpha[, beta]), got {spec!r}")
+    if name not in _DEFINITIONS:
+        raise ValueError(f"{argument} {name!r} is not known; known are {', '.join(_DEFINITIONS)}")
+    defaults = _DEFINITIONS[name].defaults
+    if len(given) > len(defaults):
+        raise ValueError(f"{argument} {name!r} has {len(defaults)} parameters, got {len(given)}: {spec!r}")
+    for value in given:
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+            raise TypeError(f"the parameters of {argument} {name!r} must be numbers, got {value!r}")
+        if not abs(value) <= np.finfo(np.float32).max:
+            raise ValueError(f"the parameters of {argument} {name!r} must be finite float32, got {value!r}")
+    return Activation(name, (*(float(value) for value in given), *defaults[len(given) :]))

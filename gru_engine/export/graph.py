@@ -1,0 +1,407 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an exporter knows about a framework's tensors while it follows a model: axes and features.
+
+A framework moves features around in many ways that are no arithmetic at all: reshape, transpose, slice, chunk, stack, flip,
+``h_n[-1]``. So every feature of every value gets a number, its id, and a tensor is known by the meaning of its axes and by the
+array of the ids that stand in it. Such operations then only rearrange ids, exactly. Operations that compute make a node, whose
+outputs have new ids. ``gru_engine.export.lowering`` makes a ``Network`` of the nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from gru_engine.activations import ActivationLike
+from gru_engine.export.common import ExportError
+
+Array = npt.NDArray[Any]
+Ids = npt.NDArray[np.int64]
+
+Factor = Union[str, int]
+"""``"B"`` the batch, ``"T"`` the time, ``"R"`` the time from its end to its start, or a number of features."""
+Dim = tuple[Factor, ...]
+"""An axis: the product of its factors, the first the slowest; () is an axis of size 1."""
+
+_NAMES = {"B": "batch", "T": "time", "R": "reversed time"}
+_MOST_ROWS = 1024  # layers made of one matrix that is applied along further axes
+
+
+class AxisError(ExportError):
+    """An axis has another meaning than an operation needs: batch and time may have been taken for each other."""
+
+
+def axis_text(dim: Dim) -> str:
+    """An axis in words."""
+    return " x ".join(_NAMES.get(f, str(f)) if isinstance(f, str) else f"{f} features" for f in dim) or "1"
+
+
+def is_features(dim: Dim) -> bool:
+    """Whether an axis is made of features alone."""
+    return not any(isinstance(f, str) for f in dim)
+
+
+def _normal(dims: Sequence[Sequence[Factor]], ids: Ids) -> tuple[tuple[Dim, ...], Ids]:
+    """Adjacent numbers of features within an axis made one, ones dropped."""
+    new_dims, shape = [], []
+    for dim in dims:
+        factors: list[Factor] = []
+        for f in dim:
+            if isinstance(f, str) or not (factors and isinstance(factors[-1], int)):
+                factors.append(f)
+            else:
+                factors[-1] = int(factors[-1]) * f
+        factors = [f for f in factors if f != 1]
+        new_dims.append(tuple(factors))
+        shape += [f for f in factors if isinstance(f, int)]
+    return tuple(new_dims), ids.reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor: the meaning of its axes, and which features stand in it.
+
+    Attributes
+    ----------
+    dims : tuple of Dim
+    ids : int array
+        One axis for each number of features in ``dims``, in order.
+    """
+
+    dims: tuple[Dim, ...]
+    ids: Ids
+
+    @classmethod
+    def of(cls, dims: Sequence[Sequence[Factor]], ids: Ids) -> Tensor:
+        """Make one in normal form: no ones, no two numbers of features side by side within an axis."""
+        return cls(*_normal(dims, ids))
+
+    def __str__(self) -> str:
+        return f"[{', '.join(map(axis_text, self.dims))}]"
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.dims)
+
+    def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
+        """The shape where batch and time have the given sizes."""
+        return tuple(int(np.prod([sizes[f] if isinstance(f, str) else f for f in dim])) for dim in self.dims)
+
+    def _position(self, dim: int) -> int:
+        """Which axis of ``ids`` the first features of axis ``dim`` are."""
+        return sum(isinstance(f, int) for d in self.dims[:dim] for f in d)
+
+    def spread(self, dim: int) -> tuple[Ids, int]:
+        """``ids`` with exactly one axis for axis ``dim``, which must be features alone; and which one it is."""
+        if not is_features(self.dims[dim]):
+            raise AxisError(f"axis {dim} is {axis_text(self.dims[dim])} in {self}, expected features")
+        axis = self._position(dim)
+        return (self.ids if self.dims[dim] else np.expand_dims(self.ids, axis)), axis
+
+    def replaced(self, dim: int, ids: Ids) -> Tensor:
+        """The tensor whose axis ``dim`` is the one axis that ``ids`` has more than the others need."""
+        dims = list(self.dims)
+        dims[dim] = (ids.shape[self._position(dim)],)
+        return Tensor.of(dims, ids)
+
+    # ---- moving axes
+
+    def permute(self, order: Sequence[int]) -> Tensor:
+        """The axes in another order."""
+        axes: list[int] = []
+        for dim in order:
+            start = self._position(dim)
+            axes += range(start, start + sum(isinstance(f, int) for f in self.dims[dim]))
+        return Tensor(tuple(self.dims[dim] for dim in order), self.ids.transpose(axes))
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """An axis of size 1 more, before axis ``dim``."""
+        return Tensor((*self.dims[:dim], (), *self.dims[dim:]), self.ids)
+
+    def squeeze(self, dims: Sequence[int]) -> Tensor:
+        """The given axes left out where they have size 1."""
+        return Tensor(tuple(d for i, d in enumerate(self.dims) if d or i not in dims), self.ids)
+
+    def reshape(self, shape: Sequence[int], sizes: dict[str, int]) -> Tensor:
+        """Another grouping of the same factors; batch and time stay whole, features may be divided."""
+        left = [(f, sizes[f] if isinstance(f, str) else f) for dim in self.dims for f in dim]
+        left.reverse()
+        dims: list[list[Factor]] = []
+        for size in shape:
+            dim: list[Factor] = []
+            while size > 1:
+                f, n = left.pop() if left else (0, 0)
+                if n and size % n == 0:
+                    dim.append(f)
+                    size //= n
+                elif n and isinstance(f, int) and n % size == 0:
+                    dim.append(size)
+                    left.append((n // size, n // size))
+                    size = 1
+                else:
+                    raise AxisError(f"{self} cannot be regrouped to the shape {list(shape)} without tearing an axis apart")
+            dims.append(dim)
+        numbers = [f for dim in dims for f in dim if isinstance(f, int)]
+        return Tensor.of(dims, self.ids.reshape(numbers))
+
+    # ---- choosing features
+
+    def take(self, dim: int, indices: Any) -> Tensor:
+        """Some of the features along an axis: ``indices`` is a slice, or an array of integers."""
+        ids, axis = self.spread(dim)
+        return self.replaced(dim, ids[(slice(None),) * axis + (indices,)])
+
+    def select(self, dim: int, index: int) -> Tensor:
+        """One feature along an axis, which disappears."""
+        ids, axis = self.spread(dim)
+        return Tensor((*self.dims[:dim], *self.dims[dim + 1 :]), ids.take(index, axis))
+
+    def expand(self, dims: Sequence[Dim]) -> Tensor:
+        """Axes of size 1 repeated, so that the axes become ``dims``; missing axes are added in front."""
+        own: list[Dim] = [()] * (len(dims) - self.rank) + list(self.dims)
+        if len(own) != len(dims):
+            raise AxisError(f"{self} has more axes than {Tensor(tuple(dims), self.ids)}")
+        shape, index, axis = [], [], 0
+        for have, want in zip(own, dims):
+            if have != want and (have or not is_features(want)):
+                repeated = f"a value without {axis_text(want)} cannot be repeated over it" if not have else "they differ"
+                raise AxisError(f"{self} does not fit the axes {Tensor(tuple(dims), self.ids)}: {repeated}")
+            for f in want:
+                if isinstance(f, int):
+                    shape.append(f)
+                    index.append(slice(None) if have else np.newaxis)
+                    axis += bool(have)
+        return Tensor(tuple(dims), np.broadcast_to(self.ids[tuple(index)], shape))
+
+
+def broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors with the same axes, as NumPy and all frameworks broadcast."""
+    rank = max(a.rank, b.rank)
+    padded = [[()] * (rank - t.rank) + list(t.dims) for t in (a, b)]
+    dims = [x or y for x, y in zip(*padded)]
+    return a.expand(dims), b.expand(dims)
+
+
+def cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """Tensors one after the other along an axis of features."""
+    first = tensors[0]
+    for t in tensors:
+        others = [(*u.dims[:dim], *u.dims[dim + 1 :]) for u in (first, t)]
+        if others[0] != others[1]:
+            raise AxisError(f"values with the axes {first} and {t} cannot stand side by side")
+    parts = [t.spread(dim) for t in tensors]
+    return first.replaced(dim, np.concatenate([ids for ids, _ in parts], axis=parts[0][1]))
+
+
+# ---- nodes
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation.
+
+    ``operation`` is one of input, tokens, state, one_hot, embedding, dense, gru, affine, activation, add, multiply, last,
+    first; ``inputs`` are the ids that it reads; its own outputs have the ids from ``first`` on.
+    """
+
+    operation: str
+    inputs: list[Ids]
+    first: int
+    width: int
+    per_sequence: bool
+    name: str
+    arrays: dict[str, Array] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> Ids:
+        """The ids of its outputs."""
+        return np.arange(self.first, self.first + self.width)
+
+
+class Graph:
+    """The nodes of a model, in the order in which they were made.
+
+    Attributes
+    ----------
+    nodes : list of Node
+    name : str
+        The name that nodes get when they are made; whoever follows a model sets it.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.name = ""
+        self._starts: list[int] = []
+
+    def node_numbers(self, ids: Ids) -> Ids:
+        """For each id the number of its node."""
+        return np.searchsorted(self._starts, ids, side="right") - 1
+
+    def _add(self, operation: str, inputs: list[Ids], width: int, **content: Any) -> Node:
+        used = [self.nodes[i] for ids in inputs for i in np.unique(self.node_numbers(ids))]
+        for node in used:
+            if node.operation == "state":
+                raise ExportError(
+                    f"the {node.name} is used in the computation: beside its one input, a network has initial states of GRUs only"
+                )
+        ends = {node.per_sequence for node in used}
+        if len(ends) == 2:
+            raise AxisError("values of single time steps and a value of a whole sequence meet in one operation")
+        first = self._starts[-1] + self.nodes[-1].width if self.nodes else 0
+        node = Node(operation, inputs, first, width, ends == {True}, self.name, **content)
+        self.nodes.append(node)
+        self._starts.append(first)
+        return node
+
+    # ---- sources
+
+    def source(self, operation: str, dims: Sequence[Dim], name: str = "") -> Tensor:
+        """The network's input (``"input"``, ``"tokens"``), or an initial ``"state"``, with the given axes."""
+        shape = [f for dim in dims for f in dim if isinstance(f, int)]
+        node = self._add(operation, [], int(np.prod(shape)))
+        node.name = name
+        return Tensor.of(dims, node.ids.reshape(shape))
+
+    def is_tokens(self, t: Tensor) -> bool:
+        """Whether a tensor is the input tokens, whatever its axes."""
+        return t.ids.size == 1 and self.nodes[int(self.node_numbers(t.ids.reshape(-1))[0])].operation == "tokens"
+
+    def _look_up(self, operation: str, t: Tensor, vocabulary: int, width: int, arrays: dict[str, Array]) -> Tensor:
+        if not self.is_tokens(t):
+            raise ExportError("only the input itself can be tokens, not something computed")
+        tokens = self.nodes[int(self.node_numbers(t.ids.reshape(-1))[0])]
+        if tokens.options.setdefault("vocabulary", vocabulary) != vocabulary:
+            raise ExportError(f"the tokens are read with vocabularies of {tokens.options['vocabulary']} and of {vocabulary}")
+        node = self._add(operation, [t.ids.reshape(-1)], width, arrays=arrays)
+        return Tensor.of((*t.dims, (width,)), node.ids)
+
+    def embedding(self, t: Tensor, E: Array) -> Tensor:
+        """Rows of a table; a new last axis."""
+        return self._look_up("embedding", t, E.shape[0], E.shape[1], {"E": E})
+
+    def one_hot(self, t: Tensor, vocabulary: int) -> Tensor:
+        """One-hot vectors; a new last axis."""
+        return self._look_up("one_hot", t, vocabulary, vocabulary, {})
+
+    # ---- matrices
+
+    def _rows(self, t: Tensor, dim: int, what: str) -> tuple[Ids, tuple[int, ...]]:
+        """``ids`` as a matrix, a row for each place of the other axes of features; and those axes."""
+        ids, axis = t.spread(dim)
+        ids = np.moveaxis(ids, axis, -1)
+        if ids.size // max(ids.shape[-1], 1) > _MOST_ROWS:
+            raise ExportError(f"{what} would be applied at more than {_MOST_ROWS} places of {t}")
+        return ids.reshape(-1, ids.shape[-1]), ids.shape[:-1]
+
+    def dense(self, t: Tensor, W: Array, b: Array | None = None) -> Tensor:
+        """``W x + b`` along the last axis."""
+        rows, others = self._rows(t, t.rank - 1, "the matrix")
+        if W.shape[1] != rows.shape[1]:
+            raise AxisError(f"a matrix of {W.shape[1]} columns multiplies {t}")
+        arrays = {"W": W} if b is None else {"W": W, "b": b}
+        nodes = [self._add("dense", [row], W.shape[0], arrays=arrays) for row in rows]
+        ids = np.stack([node.ids for node in nodes]).reshape(*others, W.shape[0])
+        return Tensor.of((*t.dims[:-1], (W.shape[0],)), ids)
+
+    def gru(self, x: Ids, arrays: dict[str, Array], options: dict[str, Any], state: Ids | None, name: str) -> Node:
+        """One direction of one layer. ``state`` are the ids of the initial state, where that is an input."""
+        node = self._add("gru", [x], arrays["U"].shape[1], arrays=arrays, options=options)
+        node.name = name
+        if node.per_sequence:
+            raise ExportError("a GRU reads a value of a whole sequence")
+        if state is not None:
+            used = {id for n in self.nodes if n is not node for id in n.options.get("state", ())}
+            if not used.isdisjoint(state.tolist()):
+                raise ExportError("two GRUs start from the same state: each layer of a network has a state of its own")
+            node.options = {**options, "state": state.tolist()}
+        return node
+
+    # ---- feature by feature
+
+    def _pointwise(self, operation: str, tensors: Sequence[Tensor], arrays: dict[str, Array], **options: Any) -> Tensor:
+        """A node with one output for each feature of ``tensors``, which have the same axes."""
+        first = tensors[0]
+        order = np.argsort(first.ids, axis=None, kind="stable")  # in the order of its source, whatever the layout
+        inputs = [t.ids.reshape(-1)[order] for t in tensors]
+        arrays = {name: np.broadcast_to(array, first.ids.shape).reshape(-1)[order] for name, array in arrays.items()}
+        node = self._add(operation, inputs, order.size, arrays=arrays, options=options)
+        ids = np.empty(order.size, np.int64)
+        ids[order] = node.ids
+        return Tensor(first.dims, ids.reshape(first.ids.shape))
+
+    def affine(self, t: Tensor, scale: npt.ArrayLike, shift: npt.ArrayLike) -> Tensor:
+        """``a * scale + shift``; both broadcast to ``t.ids``."""
+        return self._pointwise("affine", [t], {"scale": np.asarray(scale), "shift": np.asarray(shift)})
+
+    def activation(self, t: Tensor, spec: ActivationLike) -> Tensor:
+        """An activation function that acts on each feature by itself."""
+        return self._pointwise("activation", [t], {}, activation=spec)
+
+    def add(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a + b``, broadcast."""
+        return self._pointwise("add", broadcast(a, b), {})
+
+    def multiply(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a * b``, broadcast."""
+        return self._pointwise("multiply", broadcast(a, b), {})
+
+    def softmax(self, t: Tensor, dim: int, log: bool) -> Tensor:
+        """Softmax or log-softmax along an axis of features."""
+        rows, others = self._rows(t, dim, "softmax")
+        spec = "log_softmax" if log else "softmax"
+        nodes = [self._add("activation", [row], row.size, options={"activation": spec}) for row in rows]
+        ids = np.stack([node.ids for node in nodes]).reshape(*others, rows.shape[1])
+        return t.replaced(dim, np.moveaxis(ids, -1, t._position(dim)))
+
+    def sum(self, t: Tensor, dim: int) -> Tensor:
+        """The sum along an axis of features, which disappears."""
+        size = t.spread(dim)[0].shape[t._position(dim)]
+        if size <= 8:
+            parts = [t.select(dim, i) for i in range(size)]
+            total = parts[0]
+            for part in parts[1:]:
+                total = self.add(total, part)
+            return total
+        order = [i for i in range(t.rank) if i != dim]
+        total = self.dense(t.permute([*order, dim]), np.ones((1, size)))
+        return total.squeeze([total.rank - 1])
+
+    # ---- time
+
+    def flip(self, t: Tensor, dim: int) -> Tensor:
+        """The other way round along an axis."""
+        other = {("T",): ("R",), ("R",): ("T",)}
+        if t.dims[dim] in other:
+            return Tensor((*t.dims[:dim], other[t.dims[dim]], *t.dims[dim + 1 :]), t.ids)
+        return t.take(dim, slice(None, None, -1))
+
+    def end(self, t: Tensor, dim: int, index: int, size: int) -> Tensor:
+        """The value at the last or the first step of the time axis ``dim``, whose example size is ``size``."""
+        if t.dims[dim] not in (("T",), ("R",)):
+            raise AxisError(f"one row of the axis {axis_text(t.dims[dim])} of {t} is read by itself")
+        if index not in (0, -1, size - 1):
+            raise ExportError(
+                f"time step {index} is read by itself; only the last and the first step of a sequence can be "
+                "(of a loop over time, export the loop's body: a module with forward(x, h) -> (y, h))"
+            )
+        last = (index != 0) == (t.dims[dim] == ("T",))
+        return Tensor((*t.dims[:dim], *t.dims[dim + 1 :]), self.ends(t.ids, "last" if last else "first"))
+
+    def ends(self, ids: Ids, operation: str) -> Ids:
+        """For each feature its value at the ``"last"`` or the ``"first"`` step."""
+        result = ids.copy()
+        numbers = self.node_numbers(ids)
+        for number in np.unique(numbers):
+            source = self.nodes[number]
+            if source.per_sequence:
+                raise ExportError("the value of a whole sequence has no time steps")
+            node = self._add(operation, [source.ids], source.width)
+            node.per_sequence = True
+            result[numbers == number] += node.first - source.first
+        return result

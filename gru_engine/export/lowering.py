@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a graph of features (``gru_engine.export.graph``) to a ``Network``.
+
+In three passes. *Demand*, from the outputs back: which parts of which nodes are needed, and at every step or only at an end of
+the sequence; so half of a dense layer (``chunk``, ``glu``) is a smaller dense layer, and whatever follows ``[:, -1]`` or could
+have followed it is computed once per sequence. *Build*: a step for each such part. *Fuse*: a scale or an activation behind a dense
+layer that nothing else reads becomes part of it (so does BatchNorm).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+import numpy as np
+
+from gru_engine.export.common import ExportError
+from gru_engine.export.graph import Array, Graph, Ids, Node
+from gru_engine.network import Network, Value
+
+_MOST_PARTS = 16  # pieces that are worth a concatenation; more are gathered by a matrix of zeros and ones
+_POINTWISE = ("affine", "activation", "add", "multiply")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Outputs ``start`` to ``stop`` of a node, at every step or at one ``end`` ("last", "first") of the sequence."""
+
+    node: int
+    end: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Single features of several parts, in any order: made by a matrix of zeros and ones, so exactly."""
+
+    sources: tuple[Part, ...]
+    columns: tuple[int, ...]
+
+
+Key = Union[Part, Gathered]
+
+
+@dataclass
+class Step:
+    """A layer of the network in the making. Each input is a list of keys: their concatenation."""
+
+    operation: str
+    inputs: list[list[Key]]
+    name: str
+    arrays: dict[str, Array] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """The network, and for each of its GRUs, in the order of their states, the graph's node."""
+
+    network: Network
+    grus: list[Node]
+
+
+class _Lowering:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.nodes = graph.nodes
+
+    # ---- which parts hold given ids
+
+    def _locate(self, ids: Ids, end: str) -> list[tuple[int, str, int]]:
+        """For each id its node, end and place in it; the nodes last and first are seen through."""
+        found = []
+        for id, number in zip(ids.tolist(), self.graph.node_numbers(ids).tolist()):
+            node = self.nodes[number]
+            if node.operation in ("last", "first"):
+                source = int(node.inputs[0][0])
+                number = int(self.graph.node_numbers(node.inputs[0][:1])[0])
+                found.append((number, node.operation, source + id - node.first - self.nodes[number].first))
+            else:
+                found.append((number, end, id - node.first))
+        return found
+
+    def _opaque(self, node: Node) -> bool:
+        """Whether a node cannot be cut into smaller nodes."""
+        whole = ("softmax", "log_softmax")
+        return node.operation not in (*_POINTWISE, "dense", "embedding") or node.options.get("activation") in whole
+
+    def _full(self, number: int, end: str) -> Part:
+        return Part(number, end, 0, self.nodes[number].width)
+
+    def parts(self, ids: Ids, end: str) -> list[Key]:
+        """Parts whose concatenation is ``ids``."""
+        runs: list[Part] = []
+        for number, at, place in self._locate(ids, end):
+            if runs and (runs[-1].node, runs[-1].end, runs[-1].stop) == (number, at, place):
+                runs[-1] = Part(number, at, runs[-1].start, place + 1)
+            else:
+                runs.append(Part(number, at, place, place + 1))
+        if len(runs) <= _MOST_PARTS or all(self._is_full(run) for run in runs):
+            return list(runs)
+        sources, columns, _ = self.columns(ids, end)
+        return [Gathered(tuple(sources), tuple(columns.tolist()))]
+
+    def _is_full(self, part: Part) -> bool:
+        return part == self._full(part.node, part.end)
+
+    def columns(self, ids: Ids, end: str) -> tuple[list[Part], Ids, int]:
+        """Few parts that hold all ``ids``; for each id its place in their concatenation; the width of that."""
+        located = self._locate(ids, end)
+        places: dict[tuple[int, str], list[int]] = {}
+        for number, at, place in located:
+            places.setdefault((number, at), []).append(place)
+        sources, offsets, width = [], {}, 0
+        for (number, at), used in places.items():
+            part = Part(number, at, min(used), max(used) + 1)
+            part = self._full(number, at) if self._opaque(self.nodes[number]) else part
+            sources.append(part)
+            offsets[number, at] = width - part.start
+            width += part.stop - part.start
+        return sources, np.array([offsets[number, at] + place for number, at, place in located]), width
+
+    # ---- a step for a part
+
+    def build(self, key: Key) -> Step:
+        """The step that computes a key."""
+        if isinstance(key, Gathered):
+            width = sum(source.stop - source.start for source in key.sources)
+            return Step("dense", [list(key.sources)], "", {"W": _selection(key.columns, width)})
+        node = self.nodes[key.node]
+        full = self._is_full(key)
+        if self._opaque(node) and not full:
+            source = self._full(key.node, key.end)
+            return Step("dense", [[source]], "", {"W": _selection(range(key.start, key.stop), node.width)})
+        if node.operation in ("input", "tokens"):
+            if key.end:
+                return Step(key.end, [[self._full(key.node, "")]], "")
+            return Step(node.operation, [], node.name, options={**node.options, "width": node.width})
+        if node.operation in ("gru", "embedding", "one_hot") and key.end:
+            return Step(key.end, [[Part(key.node, "", key.start, key.stop)]], "")
+        cut = slice(key.start, key.stop)
+        if node.operation in _POINTWISE:
+            inputs = [self.parts(ids[cut], key.end) for ids in node.inputs]
+            arrays = {name: array[cut] for name, array in node.arrays.items()}
+            return Step(node.operation, inputs, node.name, arrays, node.options)
+        if node.operation == "embedding":
+            return Step("embedding", [self.parts(node.inputs[0], "")], node.name, {"E": node.arrays["E"][:, cut]})
+        if node.operation == "one_hot":
+            return Step("embedding", [self.parts(node.inputs[0], "")], node.name, {"E": np.eye(node.width, dtype=np.float32)})
+        if node.operation == "gru":
+            sources, W = self._matrix(node.inputs[0], node.arrays["W"], "")
+            return Step("gru", [sources], node.name, {**node.arrays, "W": W}, node.options)
+        if node.operation == "dense":
+            sources, W = self._matrix(node.inputs[0], node.arrays["W"][cut], key.end)
+            bias = {"b": node.arrays["b"][cut]} if "b" in node.arrays else {}
+            return Step("dense", [sources], node.name, {"W": W, **bias})
+        raise AssertionError(node.operation)
+
+    def _matrix(self, ids: Ids, W: Array, end: str) -> tuple[list[Key], Array]:
+        """The parts that a matrix reads, and the matrix with its columns where they stand in them."""
+        sources, columns, width = self.columns(ids, end)
+        keys: list[Key] = list(sources)
+        if len(sources) == 1 and self.nodes[sources[0].node].operation == "one_hot" and not sources[0].end:
+            token_ids = self.nodes[sources[0].node].inputs[0]
+            keys = self.parts(token_ids, "")  # a matrix of one-hot vectors reads the tokens themselves
+        if np.array_equal(columns, np.arange(width)):
+            return keys, W
+        spread = np.zeros((W.shape[0], width), W.dtype)
+        np.add.at(spread, (slice(None), columns), W)  # a feature that stands there twice counts twice
+        return keys, spread
+
+    # ---- all steps
+
+    def order(self, key: Key) -> tuple[int, int]:
+        """Whatever a key reads comes before it in this order."""
+        if isinstance(key, Gathered):
+            return max(part.node for part in key.sources), 4
+        return key.node, 2 * bool(key.end) + (not self._is_full(key))
+
+    def demand(self, outputs: Iterable[list[Key]]) -> dict[Key, Step]:
+        """All steps that the outputs need, each after those that it reads."""
+        steps: dict[Key, Step] = {}
+        waiting = [key for keys in outputs for key in keys]
+        while waiting:
+            key = waiting.pop()
+            if key not in steps:
+                steps[key] = self.build(key)
+                waiting += [k for keys in steps[key].inputs for k in keys]
+        return dict(sorted(steps.items(), key=lambda item: self.order(item[0])))
+
+
+def _selection(columns: Iterable[int], width: int) -> Array:
+    return np.eye(width, dtype=np.float32)[list(columns)]
+
+
+def _fuse(steps: dict[Key, Step], outputs: Iterable[list[Key]]) -> dict[Key, Step]:
+    """Scales and activations moved into the dense layer before them where nothing else reads that."""
+    uses = Counter(key for step in steps.values() for keys in step.inputs for key in keys)
+    uses.update(key for keys in outputs for key in keys)
+    fused = dict(steps)
+    for key, step in steps.items():
+        if step.operation not in ("affine", "activation") or len(step.inputs[0]) != 1:
+            continue
+        source = step.inputs[0][0]
+        before = fused.get(source)
+        if before is None or uses[source] != 1 or before.options.get("activation"):
+            continue
+        merged = None
+        if step.operation == "activation" and before.operation == "dense":
+            merged = Step("dense", before.inputs, before.name, before.arrays, {"activation": step.options["activation"]})
+        elif step.operation == "affine" and before.operation in ("dense", "affine"):
+            merged = Step(before.operation, before.inputs, before.name, _scaled(before, step))
+        if merged is not None:
+            fused[key] = merged
+            del fused[source]
+    return {key: fused[key] for key in steps if key in fused}
+
+
+def _scaled(before: Step, step: Step) -> dict[str, Array]:
+    """The arrays of a dense or affine step with a scale and a shift behind it, in float64."""
+    scale, shift = (np.asarray(step.arrays[name], np.float64) for name in ("scale", "shift"))
+    arrays = {name: np.asarray(array, np.float64) for name, array in before.arrays.items()}
+    if before.operation == "affine":
+        return {"scale": arrays["scale"] * scale, "shift": arrays["shift"] * scale + shift}
+    return {"W": arrays["W"] * scale[:, np.newaxis], "b": arrays.get("b", np.zeros(1)) * scale + shift}
+
+
+def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
+    net = Network()
+    values: dict[Key, Value] = {}
+    for key, step in steps.items():
+        inputs: list[Any] = [[values[k] for k in keys] for keys in step.inputs]
+        inputs = [part[0] if len(part) == 1 else part for part in inputs]
+        arrays, options = step.arrays, {k: v for k, v in step.options.items() if k != "state"}
+        name = step.name or None
+        if step.operation == "input":
+            values[key] = net.input(options["width"], name=name)
+        elif step.operation == "tokens":
+            if "vocabulary" not in options:
+                raise ExportError("nothing looks the tokens up in a table, so the size of their vocabulary is not known")
+            values[key] = net.tokens(options["vocabulary"], name=name)
+        elif step.operation == "activation":
+            values[key] = net.activation(inputs[0], options["activation"], name=name)
+        else:
+            values[key] = getattr(net, step.operation)(*inputs, **arrays, **options, name=name)
+    return net, values
+
+
+def lower(graph: Graph, outputs: list[tuple[str | None, Ids]]) -> Lowered:
+    """Make the network whose outputs are the given features.
+
+    Parameters
+    ----------
+    graph : Graph
+    outputs : list of (name or None, ids)
+        The ids in order; an array of any shape, taken in C order.
+    """
+    lowering = _Lowering(graph)
+    keys = [lowering.parts(ids.reshape(-1), "") for _, ids in outputs]
+    steps = lowering.demand(keys)
+    if not any(step.operation in ("input", "tokens") for step in steps.values()):
+        raise ExportError("no output depends on the input")
+    grus = [graph.nodes[key.node] for key, step in steps.items() if isinstance(key, Part) and step.operation == "gru"]
+    net, values = _emit(_fuse(steps, keys))
+    for (name, _), parts in zip(outputs, keys):
+        net.output([values[key] for key in parts], name)
+    return Lowered(net, grus)

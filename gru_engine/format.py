@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing and reading ``.gru`` files in NumPy (docs/FORMAT.md), independently of the C reader.
+
+``pack`` makes the bytes of a file from a network, ``read`` checks a file to the last byte and gives its contents,
+``unpack`` makes a network of them again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gru_engine.layers import Activate, Add, Affine, Array, Concat, Dense, Embedding, Gru, Input, Last, Multiply, Tokens
+from gru_engine.network import Network, Value
+from gru_engine.pack import pack
+from gru_engine.read import File, FormatError, Golden, Node, Output, Tensor, read
+
+__all__ = ["File", "FormatError", "Golden", "Node", "Output", "Tensor", "pack", "read", "unpack"]
+
+
+def unpack(file: File) -> Network:
+    """The network of a file.
+
+    Of a network that was packed with ``fold=False`` it is the same network (``Network.same``) if that was float32. A
+    folded embedding cannot be had back; an equivalent network stands for it: the table as the weights of one-hot
+    tokens or, in front of other inputs, as an embedding that goes through an identity matrix.
+
+    Raises
+    ------
+    ValueError
+        If a weight is not finite.
+    """
+    net = Network()
+    values: list[Value] = []
+    for node in file.nodes:
+        tensors = {slot: file.tensors[number].array for slot, number in node.tensors.items()}
+        values.append(_layer(net, node, [values[i] for i in node.inputs], tensors))
+    for output in file.outputs:
+        net.output(values[output.node], output.name)
+    net.metadata = dict(file.metadata)
+    return net
+
+
+def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Array]) -> Value:
+    """Adds the layer of a node."""
+    name = node.name or None
+    if node.kind is Input:
+        return net.input(node.width, name=name)
+    if node.kind is Tokens:
+        return net.tokens(node.width, name=name)
+    if node.kind is Embedding:
+        return net.embedding(inputs[0], tensors[0], name=name)
+    if node.kind is Dense:
+        x, W, b = _input_arguments(net, inputs, tensors)
+        return net.dense(x, W, b, activation=node.activation, name=name)
+    if node.kind is Gru:
+        return _gru_layer(net, node, inputs, tensors)
+    if node.kind is Concat:
+        return net.concat(inputs, name=name)
+    if node.kind is Add:
+        return net.add(*inputs, name=name)
+    if node.kind is Multiply:
+        return net.multiply(*inputs, name=name)
+    if node.kind is Affine:
+        return net.affine(inputs[0], tensors[0][0], tensors[1][0], name=name)
+    if node.kind is Activate:
+        return net.activation(inputs[0], node.activation, name=name)
+    return net.last(inputs[0], name=name) if node.kind is Last else net.first(inputs[0], name=name)
+
+
+def _gru_layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Array]) -> Value:
+    x, W, b_x = _input_arguments(net, inputs, tensors)
+    U, b_h = tensors[3], tensors[4][0]
+    if node.reset == "before":
+        U, b_h = np.concatenate([U, tensors[5]]), np.concatenate([b_h, tensors[6][0]])
+    return net.gru(
+        x,
+        W,
+        U.reshape(-1, node.width),
+        b_x,
+        b_h.ravel(),
+        reset=node.reset,
+        activation=node.activation,
+        gate_activation=node.gate_activation,
+        clip=node.clip,
+        direction="reverse" if node.reverse else "forward",
+        h0=tensors[7][0],
+        name=node.name or None,
+    )
+
+
+def _input_arguments(net: Network, inputs: list[Value], tensors: dict[int, Array]) -> tuple[Value, Array, Array | None]:
+    """Input, W and b of a dense or GRU layer."""
+    if 2 not in tensors:  # matrix and bias
+        gates, width, columns = tensors[0].shape
+        return inputs[0], tensors[0].reshape(gates * width, columns), tensors[1].ravel()
+    table = tensors[2].reshape(len(tensors[2]), -1)  # [V, G*H]
+    if len(inputs) == 1:
+        return inputs[0], table.T, None
+    W = tensors[0].reshape(table.shape[1], -1)
+    identity = np.eye(table.shape[1], dtype=table.dtype)
+    x = net.concat([net.embedding(inputs[0], table), inputs[1]])
+    return x, np.concatenate([identity, W], axis=1), None

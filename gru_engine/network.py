@@ -1,0 +1,588 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network: a trained network as NumPy arrays, independent of any framework.
+
+A network is a list of layers in topological order, built by calling its methods. Every method takes the values of
+earlier layers and returns the value of the new one; wherever a vector is expected a list of values stands for their
+concatenation. Whatever convention the arrays come in is turned into the one canonical form at once (docs/NUMERICS.md).
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from gru_engine.activations import ActivationLike
+from gru_engine.activations import activation as parse_activation
+from gru_engine.arguments import (
+    MAX_VOCABULARY,
+    MAX_WIDTH,
+    as_array,
+    as_name,
+    as_size,
+    as_vector,
+    fold_bias,
+    gru_fields,
+    halves,
+)
+from gru_engine.layers import (
+    Activate,
+    Add,
+    Affine,
+    Array,
+    Concat,
+    Dense,
+    Embedding,
+    First,
+    Gru,
+    Input,
+    Last,
+    Layer,
+    Multiply,
+    Tokens,
+    same_layer,
+)
+
+MAX_CONCAT = 1024  # docs/FORMAT.md
+MAX_OUTPUTS = 4096
+
+
+@dataclass(frozen=True)
+class Value:
+    """The value of a layer: what the methods of ``Network`` take and return."""
+
+    network: Network
+    index: int
+
+    @property
+    def layer(self) -> Layer:
+        """The layer whose value it is."""
+        return self.network.layers[self.index]
+
+    @property
+    def width(self) -> int:
+        """Floats per time step (or per sequence); of tokens the size of the vocabulary."""
+        return self.layer.width
+
+    @property
+    def kind(self) -> str:
+        """``"tokens"`` or ``"vector"``."""
+        return "tokens" if isinstance(self.layer, Tokens) else "vector"
+
+    @property
+    def per_sequence(self) -> bool:
+        """Whether there is one value per sequence instead of one per time step."""
+        return self.layer.per_sequence
+
+    @property
+    def name(self) -> str:
+        """The name given to the layer, or an empty string."""
+        return self.layer.name
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        return f"<Value {self.index}: {self.layer.operation}{name}, {self.kind} of {self.width}>"
+
+
+Vector = Union[Value, Sequence[Value]]
+"""A value, or several that stand for their concatenation."""
+
+
+class Network:
+    """A trained network.
+
+    Examples
+    --------
+    >>> net = Network()
+    >>> x = net.input(40)
+    >>> h = net.gru(x, W, U, b_x, b_h)
+    >>> net.output(net.dense([h, x], W2, b2, activation="softmax"), name="p")
+    >>> net.save("model.gru")
+
+    Notes
+    -----
+    Arrays are copied, checked and kept as float32 (float16, float32) or float64 (float64, integers), read-only.
+    Layers whose value reaches no output do not count: no state, no bytes in a file. ``pruned`` is the network without
+    them.
+    """
+
+    metadata: dict[str, Any]
+    """Whatever is to be kept with the model: anything that JSON can express. Yours to set."""
+
+    def __init__(self) -> None:
+        self._layers: list[Layer] = []
+        self._outputs: dict[str, int] = {}
+        self._concats: dict[tuple[tuple[int, ...], str], Value] = {}
+        self.metadata = {}
+
+    # ---- inputs
+
+    def input(self, width: int, *, name: str | None = None) -> Value:
+        """The input: a vector of ``width`` floats per time step."""
+        self._check_first("input")
+        return self._append(Input, [], width, name)
+
+    def tokens(self, vocab: int, *, name: str | None = None) -> Value:
+        """The input: one integer per time step, 0 <= token < ``vocab``."""
+        self._check_first("tokens")
+        return self._append(Tokens, [], as_size(vocab, "vocab", MAX_VOCABULARY), name)
+
+    # ---- layers with weights
+
+    def embedding(self, tokens: Value, E: npt.ArrayLike, *, name: str | None = None) -> Value:
+        """Row of the token: ``E[token]``.
+
+        Parameters
+        ----------
+        tokens : Value
+            The value of ``tokens()``.
+        E : array_like [vocabulary, D]
+        """
+        tokens = self._value(tokens, "tokens")
+        if tokens.kind != "tokens":
+            raise ValueError(f"tokens must be the value of tokens(), got {tokens!r}")
+        E = as_array(E, "E", ("vocabulary", "D"), (tokens.width, None))
+        return self._append(Embedding, [tokens], E.shape[1], name, E=E)
+
+    def dense(
+        self,
+        x: Vector,
+        W: npt.ArrayLike,
+        b: npt.ArrayLike | None = None,
+        *,
+        activation: ActivationLike = "linear",
+        name: str | None = None,
+    ) -> Value:
+        """``activation(W x + b)``.
+
+        Parameters
+        ----------
+        x : Value or list of Value
+            If it is the tokens, W multiplies their one-hot vectors: the value is ``activation(W[:, token] + b)``.
+        W : array_like [O, I]
+        b : array_like [O], optional
+            None stands for zeros.
+        activation : str or tuple
+            See ``gru_engine.activations.activation``; softmax and log_softmax are over all O.
+        """
+        x = self._vector(x, "x", tokens=True)
+        W = as_array(W, "W", ("O", "I"), (None, x.width))
+        b = as_vector(b, "b", "O", len(W), W.dtype)
+        if x.kind == "tokens":
+            W, b = fold_bias(W, b)
+        return self._append(Dense, [x], len(W), name, W=W, b=b, activation=parse_activation(activation))
+
+    def gru(
+        self,
+        x: Vector,
+        W: npt.ArrayLike,
+        U: npt.ArrayLike,
+        b_x: npt.ArrayLike | None = None,
+        b_h: npt.ArrayLike | None = None,
+        *,
+        reset: str = "after",
+        gates: str | None = None,
+        keep: str = "old",
+        activation: ActivationLike = "tanh",
+        gate_activation: ActivationLike = "sigmoid",
+        clip: float | None = None,
+        direction: str = "forward",
+        h0: npt.ArrayLike | None = None,
+        name: str | None = None,
+    ) -> Value:
+        """A GRU layer; its value is the new hidden state.
+
+        With ``s_x = W x + b_x``, ``s_h = U h + b_h``, ``z`` keeping the old state (docs/NUMERICS.md, section 2)::
+
+            r = gate_activation(s_x[r] + s_h[r])            z = gate_activation(s_x[z] + s_h[z])
+            reset="after" :  n = activation(s_x[n] + r * s_h[n])                      PyTorch, cuDNN, Keras reset_after
+            reset="before":  n = activation(s_x[n] + U[n] (r * h) + b_h[n])           Cho et al. 2014, ONNX default
+            reset="all"   :  n = activation(r * (s_x[n] + s_h[n]))                    Dreamer
+            reset="none"  :  n = activation(s_x[n] + s_h[n])                          Li-GRU; there is no r
+            h' = z * h + (1 - z) * n
+
+        Parameters
+        ----------
+        x : Value or list of Value
+            If it is the tokens, W multiplies their one-hot vectors.
+        W : array_like [G*H, I]
+            G = 3 gates, or 2 with ``reset="none"``.
+        U : array_like [G*H, H]
+        b_x, b_h : array_like [G*H], optional
+            None stands for zeros.
+        reset : {"after", "before", "all", "none"}
+            Where the reset gate acts.
+        gates : str, optional
+            The order in which the gates' rows stand in the arrays: a permutation of ``"rzn"`` (the default), of
+            ``"zn"`` with ``reset="none"``.
+        keep : {"old", "new"}
+            ``"new"``: the arrays are of the update gate with the other sense, ``h' = (1 - z) * h + z * n``. The rows of
+            z are negated, which is the same where ``gate_activation(-a) == 1 - gate_activation(a)``; elsewhere it is
+            refused.
+        activation, gate_activation : str or tuple
+            See ``gru_engine.activations.activation``; softmax and log_softmax are refused.
+        clip : float, optional
+            Limits the argument of every activation to ``[-clip, clip]``.
+        direction : {"forward", "reverse", "bidirectional"}
+            ``"reverse"`` runs from the end of the sequence to its start; the values stay in forward order.
+            ``"bidirectional"`` takes every array with a leading axis of 2 (forward, reverse) and returns the
+            concatenation of both.
+        h0 : array_like [H], optional
+            The hidden state at the start of a sequence. None stands for zeros.
+        """
+        x = self._vector(x, "x", tokens=True)
+        if x.per_sequence:
+            raise ValueError(f"gru: x is one value per sequence ({x!r}); a GRU needs one per time step")
+        if direction not in ("forward", "reverse", "bidirectional"):
+            raise ValueError(f"direction must be 'forward', 'reverse' or 'bidirectional', got {direction!r}")
+        arrays: dict[str, Any] = {"W": W, "U": U, "b_x": b_x, "b_h": b_h, "h0": h0}
+        options: dict[str, Any] = {"width": x.width, "one_hot": x.kind == "tokens", "reset": reset, "gates": gates}
+        options |= {"keep": keep, "activation": activation, "gate_activation": gate_activation, "clip": clip}
+        if direction != "bidirectional":
+            return self._append_gru(x, name, direction == "reverse", gru_fields(**arrays, **options))
+        forward, reverse = (gru_fields(**half, **options) for half in halves(arrays))
+        both = [
+            self._append_gru(x, f"{name}.forward" if name else None, False, forward),
+            self._append_gru(x, f"{name}.reverse" if name else None, True, reverse),
+        ]
+        return self.concat(both, name=name)
+
+    # ---- layers without matrices
+
+    def concat(self, values: Sequence[Value], *, name: str | None = None) -> Value:
+        """The values one after the other; of one value, the value itself.
+
+        A concatenation of concatenations is made one; the same concatenation of the same values is made once.
+        """
+        if not isinstance(values, (list, tuple)) or not values:
+            raise TypeError(f"concat needs a list of at least one Value, got {values!r}")
+        given = [self._step_vector(value, f"values[{i}]") for i, value in enumerate(values)]
+        parts = [part for value in given for part in self._parts(value)]
+        if len(parts) == 1:
+            return parts[0]
+        if len(parts) > MAX_CONCAT:
+            raise ValueError(f"concat of {len(parts)} values, expected at most {MAX_CONCAT}")
+        key = (tuple(part.index for part in parts), as_name(name))
+        if key not in self._concats:
+            self._concats[key] = self._append(Concat, parts, sum(part.width for part in parts), name)
+        return self._concats[key]
+
+    def add(self, a: Vector, b: Vector, *, name: str | None = None) -> Value:
+        """``a + b``, of the same width."""
+        return self._pairwise(Add, a, b, name)
+
+    def multiply(self, a: Vector, b: Vector, *, name: str | None = None) -> Value:
+        """``a * b`` element by element, of the same width."""
+        return self._pairwise(Multiply, a, b, name)
+
+    def affine(self, v: Vector, scale: npt.ArrayLike, shift: npt.ArrayLike, *, name: str | None = None) -> Value:
+        """``v * scale + shift`` element by element; scale and shift have the shape [width]."""
+        v = self._vector(v, "v")
+        scale, shift = (as_array(a, n, ("width",), (v.width,)) for a, n in ((scale, "scale"), (shift, "shift")))
+        return self._append(Affine, [v], v.width, name, scale=scale, shift=shift)
+
+    def activation(self, v: Vector, spec: ActivationLike, *, name: str | None = None) -> Value:
+        """An activation function of a value; softmax and log_softmax are over its whole width."""
+        v = self._vector(v, "v")
+        return self._append(Activate, [v], v.width, name, activation=parse_activation(spec, "spec"))
+
+    def last(self, v: Vector, *, name: str | None = None) -> Value:
+        """The value at the last step of the sequence: one value per sequence."""
+        return self._edge(Last, v, name)
+
+    def first(self, v: Vector, *, name: str | None = None) -> Value:
+        """The value at the first step of the sequence, where a reverse GRU ends: one value per sequence."""
+        return self._edge(First, v, name)
+
+    # ---- outputs
+
+    def output(self, v: Vector, name: str | None = None) -> None:
+        """Makes a value an output of the network, under a name: by default ``"y"``, then ``"y1"``, ``"y2"`` ...
+
+        The outputs one after the other are the output vector. Either all of them are one per sequence or none is.
+        """
+        v = self._vector(v, "v")
+        if name is None:
+            name = f"y{len(self._outputs) or ''}"
+        if not as_name(name):
+            raise ValueError("the name of an output must not be empty")
+        if name in self._outputs:
+            raise ValueError(f"there is already an output named {name!r}; outputs: {', '.join(self._outputs)}")
+        if len(self._outputs) == MAX_OUTPUTS:
+            raise ValueError(f"a network has at most {MAX_OUTPUTS} outputs")
+        for index in self._outputs.values():
+            self._check_same_rate("output", Value(self, index), v)
+        as_size(self.output_size + v.width, "the width of all outputs together")
+        self._outputs[name] = v.index
+
+    # ---- what the network is
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All layers in topological order; a ``Value``'s index counts in it."""
+        return tuple(self._layers)
+
+    @property
+    def output_layers(self) -> dict[str, int]:
+        """For each output's name the number of its layer."""
+        return dict(self._outputs)
+
+    @property
+    def input_size(self) -> int | None:
+        """Width of the input vector; None if the input is tokens (or not yet there)."""
+        return self._layers[0].width if self._layers and isinstance(self._layers[0], Input) else None
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Size of the vocabulary; None if the input is a vector (or not yet there)."""
+        return self._layers[0].width if self._layers and isinstance(self._layers[0], Tokens) else None
+
+    @property
+    def output_size(self) -> int:
+        """Width of the output vector."""
+        return sum(self._layers[i].width for i in self._outputs.values())
+
+    @property
+    def outputs(self) -> dict[str, slice]:
+        """For each output's name its part of the output vector."""
+        parts, start = {}, 0
+        for name, index in self._outputs.items():
+            parts[name] = slice(start, start := start + self._layers[index].width)
+        return parts
+
+    @property
+    def per_sequence(self) -> bool:
+        """Whether there is one output vector per sequence instead of one per time step."""
+        return any(self._layers[i].per_sequence for i in self._outputs.values())
+
+    @property
+    def causal(self) -> bool:
+        """Whether it can be stepped: no reverse GRU and no ``first``."""
+        backward = (isinstance(layer, First) or (isinstance(layer, Gru) and layer.reverse) for layer in self._reached())
+        return not any(backward)
+
+    @property
+    def state_size(self) -> int:
+        """Floats of a stream's state: the hidden states of the GRU layers one after the other."""
+        return sum(layer.width for layer in self._reached() if isinstance(layer, Gru))
+
+    @property
+    def initial_state(self) -> Array:
+        """The state at the start of a sequence, float64 [state_size]."""
+        return np.concatenate([np.zeros(0)] + [layer.h0 for layer in self._reached() if isinstance(layer, Gru)])
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights."""
+        return sum(array.size for layer in self._reached() for array in layer.arrays.values())
+
+    def pruned(self) -> Network:
+        """The same network without the layers that reach no output.
+
+        Raises
+        ------
+        ValueError
+            If there is no output.
+        """
+        if not self._outputs:
+            raise ValueError("the network has no output; name one with output(value)")
+        reached = self._reached_indices()
+        number = {old: new for new, old in enumerate(reached)}
+        net = Network()
+        for old in reached:
+            layer = self._layers[old]
+            net._layers.append(replace(layer, inputs=tuple(number[i] for i in layer.inputs)))
+        net._outputs = {name: number[index] for name, index in self._outputs.items()}
+        net.metadata = self.metadata
+        return net
+
+    def same(self, other: Network) -> bool:
+        """Whether both compute the same: the same layers with bitwise equal arrays and the same named outputs.
+
+        Scalar parameters are compared as float32, as a file keeps them. Layers that reach no output, the names of
+        layers and the metadata are not compared.
+        """
+        a, b = self.pruned(), other.pruned()
+        return (
+            list(a._outputs.items()) == list(b._outputs.items())
+            and len(a._layers) == len(b._layers)
+            and all(map(same_layer, a._layers, b._layers))
+        )
+
+    def __repr__(self) -> str:
+        if not self._layers:
+            return "<Network: empty>"
+        source = self._layers[0]
+        outputs = ", ".join(f"{name} {part.stop - part.start}" for name, part in self.outputs.items()) or "nothing yet"
+        return (
+            f"<Network: {source.operation} {source.width} -> {outputs}; {len(self._layers)} layers, "
+            f"{self.parameter_count} weights, state {self.state_size}>"
+        )
+
+    def summary(self) -> str:
+        """A table of the layers, one line each, and the totals."""
+        head = ("", "layer", "name", "reads", "width", "weights", "details")
+        rows = [head] + [_summary_row(i, layer) for i, layer in enumerate(self._layers)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        right = (0, 4, 5)
+        lines = [
+            "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+            for row in rows
+        ]
+        outputs = ", ".join(f"{name} = [{part.start}:{part.stop}]" for name, part in self.outputs.items()) or "none"
+        rate = " (one per sequence)" if self.per_sequence else ""
+        causal = "causal" if self.causal else "not causal"
+        lines.append(f"outputs{rate}: {outputs}; {self.parameter_count} weights, state {self.state_size}, {causal}")
+        return "\n".join(lines)
+
+    # ---- files
+
+    def tobytes(
+        self,
+        dtype: str = "float32",
+        fold: bool | str = "auto",
+        golden: Sequence[tuple[Any, Any, float]] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> bytes:
+        """The bytes of a ``.gru`` file of this network; see ``save``."""
+        from gru_engine.format import pack  # builds on this module
+
+        if dtype != "float32":
+            raise ValueError(f"dtype {dtype!r} is not supported; supported: 'float32'")
+        return pack(self, fold=fold, golden=golden, metadata=metadata)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        dtype: str = "float32",
+        fold: bool | str = "auto",
+        golden: Sequence[tuple[Any, Any, float]] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        """Writes a ``.gru`` file. It appears complete or not at all.
+
+        Parameters
+        ----------
+        path : str or path
+        dtype : {"float32"}
+            Type of the weights in the file.
+        fold : {"auto", True, False}
+            Whether an embedding is multiplied into the matrix that reads it, as a table of finished sums with a row per
+            token: faster, but larger for large vocabularies. ``"auto"``: where the table is no larger than what it
+            replaces, or than 16 MiB.
+        golden : list of (x, y, tolerance), optional
+            Golden cases: an input sequence (float32 [T, I] or tokens [T]), the outputs of the framework it came from
+            (or None) and the largest difference allowed. The engine's own outputs are computed and kept as well.
+        metadata : dict, optional
+            Is added to ``self.metadata``.
+
+        Raises
+        ------
+        ValueError
+            If the network has no outputs, a weight is beyond float32, a golden case does not fit, or the engine differs
+            there by more than the tolerance.
+        """
+        data = self.tobytes(dtype, fold, golden, metadata)
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    # ---- building blocks
+
+    def _append(self, kind: type[Layer], inputs: list[Value], width: int, name: str | None, **fields: Any) -> Value:
+        """Adds a layer: the one place where layers come into being."""
+        method = kind.__name__.lower()
+        for value in inputs:
+            self._check_same_rate(method, inputs[0], value)
+        fields.setdefault("per_sequence", any(value.per_sequence for value in inputs))
+        indices = tuple(value.index for value in inputs)
+        most = MAX_VOCABULARY if kind is Tokens else MAX_WIDTH
+        layer = kind(inputs=indices, width=as_size(width, f"{method}: the width", most), name=as_name(name), **fields)
+        self._layers.append(layer)
+        return Value(self, len(self._layers) - 1)
+
+    def _append_gru(self, x: Value, name: str | None, reverse: bool, fields: dict[str, Any]) -> Value:
+        return self._append(Gru, [x], len(fields["h0"]), name, reverse=reverse, **fields)
+
+    def _pairwise(self, kind: type[Layer], a: Vector, b: Vector, name: str | None) -> Value:
+        a, b = self._vector(a, "a"), self._vector(b, "b")
+        if a.width != b.width:
+            raise ValueError(f"{kind.__name__.lower()}: a and b must have the same width, got {a.width} and {b.width}")
+        return self._append(kind, [a, b], a.width, name)
+
+    def _edge(self, kind: type[Layer], v: Vector, name: str | None) -> Value:
+        v = self._vector(v, "v")
+        if v.per_sequence:
+            raise ValueError(f"{kind.__name__.lower()}: v is already one value per sequence: {v!r}")
+        return self._append(kind, [v], v.width, name, per_sequence=True)
+
+    def _value(self, value: Any, argument: str) -> Value:
+        if not isinstance(value, Value):
+            raise TypeError(f"{argument} must be a Value of this network or a list of them, got {type(value).__name__}")
+        if value.network is not self:
+            raise ValueError(f"{argument} is a value of another network: {value!r}")
+        return value
+
+    def _step_vector(self, value: Any, argument: str) -> Value:
+        if self._value(value, argument).kind == "tokens":
+            raise ValueError(f"{argument} must be a vector, got the tokens; only embedding, dense and gru read tokens")
+        return self._value(value, argument)
+
+    def _vector(self, v: Vector, argument: str, tokens: bool = False) -> Value:
+        """One value, a list being concatenated; the tokens themselves only where allowed."""
+        if isinstance(v, (list, tuple)):
+            return self.concat(v)
+        return self._value(v, argument) if tokens else self._step_vector(v, argument)
+
+    def _parts(self, value: Value) -> list[Value]:
+        return [Value(self, i) for i in value.layer.inputs] if isinstance(value.layer, Concat) else [value]
+
+    def _check_first(self, method: str) -> None:
+        if self._layers:
+            raise ValueError(f"{method}() must come first and once; the network already has {Value(self, 0)!r}")
+
+    @staticmethod
+    def _check_same_rate(method: str, a: Value, b: Value) -> None:
+        if a.per_sequence != b.per_sequence:
+            step, sequence = (b, a) if a.per_sequence else (a, b)
+            raise ValueError(f"{method}: {step!r} is one value per time step, but {sequence!r} is one per sequence")
+
+    def _reached_indices(self) -> list[int]:
+        """The layers that reach an output, in order."""
+        reached = set(self._outputs.values())
+        for index in reversed(range(len(self._layers))):
+            if index in reached:
+                reached.update(self._layers[index].inputs)
+        return sorted(reached)
+
+    def _reached(self) -> list[Layer]:
+        return [self._layers[i] for i in self._reached_indices()]
+
+
+# ---- summary
+
+
+def _summary_row(index: int, layer: Layer) -> tuple[str, ...]:
+    weights = sum(array.size for array in layer.arrays.values())
+    details = []
+    if isinstance(layer, Gru):
+        details = [f"{layer.activation}, {layer.gate_activation}", f"reset {layer.reset}"]
+        details += [f"clip {layer.clip:g}"] if layer.clip is not None else []
+        details += ["reverse"] if layer.reverse else []
+    elif isinstance(layer, (Dense, Activate)):
+        details = [str(layer.activation)]
+    reads = ", ".join(map(str, layer.inputs))
+    return str(index), layer.operation, layer.name, reads, str(layer.width), str(weights or ""), ", ".join(details)

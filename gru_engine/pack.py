@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiler: Network -> bytes of a ``.gru`` file (docs/FORMAT.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gru_engine import records
+from gru_engine.layers import RESETS, Activate, Affine, Array, Concat, Dense, Embedding, Gru, Layer, Tokens
+from gru_engine.network import Network
+from gru_engine.numerics import as_float32, sums
+from gru_engine.records import EDGE, PANELS, PLAIN, SUMS, pad
+
+AUTO_FOLD_BYTES = 16 << 20
+"""Tables up to this size are made whatever they replace."""
+
+
+def pack(
+    net: Network,
+    fold: bool | str = "auto",
+    metadata: dict[str, Any] | None = None,
+    golden: Sequence[tuple[Any, Any, float]] | None = None,
+) -> bytes:
+    """The bytes of a ``.gru`` file of a network. The parameters are those of ``Network.save``."""
+    if fold not in (True, False, "auto"):
+        raise ValueError(f"fold must be True, False or 'auto', got {fold!r}")
+    writer = _Writer()
+    _write_program(writer, net.pruned(), fold)
+    writer.metadata = {**net.metadata, **(metadata or {})}
+    if golden:
+        writer.write_golden(net, golden, writer.tobytes())
+    return writer.tobytes()
+
+
+# ---- folding: an embedding and the matrix that reads it become a table of finished sums
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A layer whose input is, or begins with, an embedding that is to be folded."""
+
+    embedding: Embedding
+    rest: tuple[int, ...]  # the other parts of its input
+
+
+def _find_fold(layers: Sequence[Layer], layer: Layer, fold: bool | str) -> _Fold | None:
+    """How ``layer`` is to be folded, if at all."""
+    if not fold or not isinstance(layer, (Dense, Gru)):
+        return None
+    source = layers[layer.inputs[0]]
+    first, *rest = source.inputs if isinstance(source, Concat) else layer.inputs
+    embedding = layers[first]
+    # Only one chain per sum can be continued by the rest: three gates.
+    if not isinstance(embedding, Embedding) or (rest and not (isinstance(layer, Gru) and len(layer.gates) == 3)):
+        return None
+    vocabulary, gates = len(embedding.E), _gates(layer)
+    table = records.tensor_size(SUMS, vocabulary, layer.width, gates)
+    replaced = records.tensor_size(PLAIN, vocabulary, embedding.width, 1)
+    replaced += records.tensor_size(PANELS, layer.width, embedding.width, gates)
+    if fold == "auto" and table > max(replaced, AUTO_FOLD_BYTES):
+        return None
+    return _Fold(embedding, tuple(rest))
+
+
+def _gates(layer: Layer) -> int:
+    return len(layer.gates) if isinstance(layer, Gru) else 1
+
+
+# ---- the program: layers -> nodes and tensors
+
+
+def _write_program(writer: _Writer, net: Network, fold: bool | str) -> None:
+    layers = net.layers
+    folds = [_find_fold(layers, layer, fold) for layer in layers]
+    tokens = 0  # the input is always the first layer
+
+    def reads(index: int) -> tuple[int, ...]:
+        folded = folds[index]
+        return layers[index].inputs if folded is None else (tokens, *folded.rest)
+
+    needed = set(net.output_layers.values())
+    for index in reversed(range(len(layers))):
+        if index in needed:
+            needed.update(reads(index))
+
+    node_of: dict[int, int] = {}  # layer number -> node number
+    for index in sorted(needed):
+        layer, folded = layers[index], folds[index]
+        inputs = [node_of[i] for i in reads(index)]
+        if folded is not None and len(folded.rest) > 1:
+            inputs = [inputs[0], writer.concat(inputs[1:], sum(layers[i].width for i in folded.rest))]
+        if isinstance(layer, Concat):
+            node_of[index] = writer.concat(inputs, layer.width, layer.name)
+        else:
+            node_of[index] = writer.layer(layer, inputs, _tensors(layers, layer, folded))
+    for name, index in net.output_layers.items():
+        writer.output(name, node_of[index], layers[index].width)
+
+
+def _tensors(layers: Sequence[Layer], layer: Layer, fold: _Fold | None) -> dict[int, tuple[int, Array]]:
+    """For each tensor slot in use the layout and the logical array."""
+    arrays = {key: as_float32(a, f"{key} of {layer.operation} {layer.name!r}") for key, a in layer.arrays.items()}
+    match layer:
+        case Embedding():
+            return {0: (PLAIN, arrays["E"])}
+        case Affine():
+            return {0: (PLAIN, arrays["scale"][np.newaxis]), 1: (PLAIN, arrays["shift"][np.newaxis])}
+        case Dense():
+            return _input_half(layers, layer, fold, arrays["W"], arrays["b"])
+        case Gru():
+            slots = _input_half(layers, layer, fold, arrays["W"], arrays["b_x"])
+            U = arrays["U"].reshape(_gates(layer), layer.width, layer.width)
+            b = arrays["b_h"].reshape(1, _gates(layer), layer.width)
+            if layer.reset == "before":
+                slots |= {3: (PANELS, U[:2]), 4: (SUMS, b[:, :2]), 5: (PANELS, U[2:]), 6: (SUMS, b[:, 2:])}
+            else:
+                slots |= {3: (PANELS, U), 4: (SUMS, b)}
+            return slots | {7: (PLAIN, arrays["h0"][np.newaxis])}
+    return {}
+
+
+def _input_half(
+    layers: Sequence[Layer], layer: Layer, fold: _Fold | None, W: Array, b: Array
+) -> dict[int, tuple[int, Array]]:
+    """Slots 0 to 2: the matrix and where its sums start from, a bias or a table with a row per token."""
+    W = W.reshape(_gates(layer), layer.width, -1)  # [G, H, I]
+    b = b.reshape(_gates(layer), layer.width)
+    if isinstance(layers[layer.inputs[0]], Tokens):
+        return {2: (SUMS, W.transpose(2, 0, 1))}  # b is zero
+    if fold is None:
+        return {0: (PANELS, W), 1: (SUMS, b[np.newaxis])}
+    width = fold.embedding.width
+    table = sums(b, W[..., :width], as_float32(fold.embedding.E, f"E of embedding {fold.embedding.name!r}"))
+    return {2: (SUMS, table)} | ({0: (PANELS, W[..., width:])} if fold.rest else {})
+
+
+# ---- records and bytes
+
+
+class _Writer:
+    """The sections of a file in the making."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, Any] = {}
+        self._tensors: list[Array] = []  # records
+        self._nodes: list[Array] = []  # records
+        self._edges: list[int] = []
+        self._outputs: list[tuple[int, int, int, int]] = []
+        self._strings = bytearray(b"\0")
+        self._string_offsets = {"": 0}
+        self._payload: list[bytes] = []
+        self._payload_size = 0
+        self._concats: dict[tuple[tuple[int, ...], str], int] = {}
+        self._golden: list[bytes] = []
+        self._golden_count = 0
+
+    def string(self, text: str) -> int:
+        """Offset of a string in STRINGS."""
+        if text not in self._string_offsets:
+            self._string_offsets[text] = len(self._strings)
+            self._strings += text.encode() + b"\0"
+        return self._string_offsets[text]
+
+    def tensor(self, layout: int, logical: Array) -> int:
+        """Number of a new tensor."""
+        if layout == SUMS:
+            rows, gates, cols = logical.shape
+        else:
+            gates, rows, cols = (1, *logical.shape) if layout == PLAIN else logical.shape
+        data = records.to_layout(layout, logical).tobytes()
+        record = np.zeros((), records.TENSOR)
+        record["layout"], record["dtype"] = layout, records.FLOAT32
+        record["rows"], record["cols"], record["gates"] = rows, cols, gates
+        record["offset"], record["size"] = self._payload_size, len(data)  # within PAYLOAD until that has a place
+        self._tensors.append(record)
+        self._payload.append(pad(data))
+        self._payload_size += len(self._payload[-1])
+        return len(self._tensors) - 1
+
+    def layer(self, layer: Layer, inputs: Sequence[int], tensors: dict[int, tuple[int, Array]]) -> int:
+        """Number of a new node for a layer."""
+        record = self._add_node(type(layer), layer.width, inputs, layer.name)
+        for slot, (layout, logical) in sorted(tensors.items()):
+            record["tensors"][slot] = self.tensor(layout, logical)
+        if isinstance(layer, (Dense, Activate, Gru)):
+            record["activation"] = layer.activation.code
+            for field, value in zip(("alpha", "beta"), layer.activation.parameters):
+                record[field] = value
+        if isinstance(layer, Gru):
+            record["gate_activation"] = layer.gate_activation.code
+            for field, value in zip(("gate_alpha", "gate_beta"), layer.gate_activation.parameters):
+                record[field] = value
+            record["clip"] = layer.clip or 0
+            record["reset"] = RESETS.index(layer.reset)
+            record["direction"] = layer.reverse
+        return len(self._nodes) - 1
+
+    def concat(self, inputs: Sequence[int], width: int, name: str = "") -> int:
+        """Number of a node that concatenates others; the same one is made once."""
+        key = (tuple(inputs), name)
+        if key not in self._concats:
+            self._add_node(Concat, width, inputs, name)
+            self._concats[key] = len(self._nodes) - 1
+        return self._concats[key]
+
+    def _add_node(self, kind: type[Layer], width: int, inputs: Sequence[int], name: str) -> Array:
+        record = np.zeros((), records.NODE)
+        record["operation"] = records.OPERATIONS.index(kind) + 1
+        record["width"], record["name"] = width, self.string(name)
+        record["first_edge"], record["edges"] = len(self._edges), len(inputs)
+        record["tensors"] = records.NONE
+        self._edges += inputs
+        self._nodes.append(record)
+        return record
+
+    def output(self, name: str, node: int, width: int) -> None:
+        """Adds an output."""
+        first = sum(output[3] for output in self._outputs)
+        self._outputs.append((node, self.string(name), first, width))
+
+    def tobytes(self) -> bytes:
+        """The file."""
+        counts = [len(self._tensors), len(self._nodes), len(self._edges), len(self._outputs)]
+        sizes = [dtype.itemsize * n for dtype, n in zip((records.TENSOR, records.NODE, EDGE, records.OUTPUT), counts)]
+        payload = records.HEADER.itemsize + sum(map(records.round_up, [*sizes, len(self._strings)]))
+        tensors = b"".join(_moved(tensor, payload) for tensor in self._tensors)
+        sections = [
+            pad(tensors),
+            pad(b"".join(node.tobytes() for node in self._nodes)),
+            pad(np.array(self._edges, EDGE).tobytes()),
+            pad(np.array(self._outputs, records.OUTPUT).tobytes()),
+            pad(bytes(self._strings)),
+            b"".join(self._payload),
+            pad(_json(self.metadata), b" "),
+            b"".join(self._golden),
+        ]
+        size = records.HEADER.itemsize + sum(map(len, sections)) + records.END_MARK.itemsize
+        return b"".join([self._header(sections, size), *sections, _end_mark(size)])
+
+    def _header(self, sections: list[bytes], size: int) -> bytes:
+        header = np.zeros((), records.HEADER)
+        header["magic"], header["byte_order"] = np.void(records.MAGIC), records.BYTE_ORDER
+        header["version"], header["file_size"] = records.VERSION, size
+        header["nodes"], header["tensors"], header["edges"] = len(self._nodes), len(self._tensors), len(self._edges)
+        header["outputs"], header["golden"] = len(self._outputs), self._golden_count
+        digest = hashlib.sha256()
+        for section in sections[: records.DIGESTED]:
+            digest.update(section)
+        header["digest"] = np.void(digest.digest())
+        offset = records.HEADER.itemsize
+        for i, (section, entry) in enumerate(zip(sections, header["sections"])):
+            entry["kind"], entry["crc"] = i + 1, zlib.crc32(section)
+            entry["offset"], entry["size"] = offset, len(section)
+            offset += len(section)
+        header["crc"] = zlib.crc32(header.tobytes()[:-4])
+        return header.tobytes()
+
+    # ---- golden cases
+
+    def write_golden(self, net: Network, cases: Sequence[tuple[Any, Any, float]], data: bytes) -> None:
+        """Adds golden cases; ``data`` is the file without them, which the engine runs."""
+        from gru_engine import load  # type: ignore[attr-defined]  # needs the compiled module
+
+        if len(cases) > records.MAX_GOLDEN:
+            raise ValueError(f"a file has at most {records.MAX_GOLDEN} golden cases, got {len(cases)}")
+        model = load(data)
+        for i, (x, framework, tolerance) in enumerate(cases):
+            x = _golden_input(net, x, f"golden[{i}]")
+            engine = _golden_output(net, model.run(x), len(x), f"golden[{i}]: the engine's output")
+            blocks = [x.astype("<i4" if net.vocab_size else "<f4"), engine]
+            if framework is not None:
+                blocks.append(_golden_output(net, framework, len(x), f"golden[{i}]: the framework's output"))
+                _check_tolerance(engine, blocks[-1], tolerance, f"golden[{i}]")
+            record = np.zeros((), records.GOLDEN)
+            record["kind"] = net.vocab_size is not None
+            record["steps"], record["input_width"] = len(x), net.input_size or 1
+            record["output_rows"], record["output_width"] = engine.shape
+            record["tolerance"], record["flags"] = tolerance, framework is not None
+            self._golden += [record.tobytes(), *(pad(block.tobytes()) for block in blocks)]
+            self._golden_count += 1
+
+
+def _moved(tensor: Array, payload: int) -> bytes:
+    """A tensor record whose offset, within PAYLOAD so far, counts from the start of the file."""
+    tensor = tensor.copy()
+    tensor["offset"] += payload
+    return tensor.tobytes()
+
+
+def _end_mark(size: int) -> bytes:
+    end = np.zeros((), records.END_MARK)
+    end["mark"], end["file_size"] = np.void(records.END), size
+    return end.tobytes()
+
+
+def _golden_input(net: Network, x: Any, what: str) -> Array:
+    x = np.asarray(x)
+    kinds, shape = ("iu", ()) if net.vocab_size else ("fiu", (net.input_size,))
+    if x.dtype.kind not in kinds or x.ndim != 1 + len(shape) or x.shape[1:] != shape or not len(x):
+        wanted = "integer tokens [T]" if net.vocab_size else f"an array [T, {net.input_size}]"
+        raise ValueError(f"{what}: x must be {wanted} with T > 0, got {x.dtype} {list(x.shape)}")
+    return np.asarray(x, np.int32 if net.vocab_size else np.float32)
+
+
+def _golden_output(net: Network, y: Any, steps: int, what: str) -> Array:
+    shape = (1 if net.per_sequence else steps, net.output_size)
+    y = np.asarray(y)
+    if y.shape != shape and y.shape != shape[net.per_sequence :]:
+        raise ValueError(f"{what} must have the shape {list(shape[net.per_sequence :])}, got {list(y.shape)}")
+    return np.asarray(y.reshape(shape), "<f4")
+
+
+def _check_tolerance(engine: Array, framework: Array, tolerance: Any, what: str) -> None:
+    if not (isinstance(tolerance, (int, float)) and 0 <= tolerance < np.inf):
+        raise ValueError(f"{what}: tolerance must be a finite number that is not negative, got {tolerance!r}")
+    difference = np.abs(engine.astype(np.float64) - framework)
+    if not (difference <= tolerance).all():
+        raise ValueError(
+            f"{what}: the engine's output differs from the framework's by up to {difference.max():g}, "
+            f"more than the tolerance {tolerance:g}"
+        )
+
+
+def _json(metadata: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"metadata cannot be expressed in JSON: {error}") from None

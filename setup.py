@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the extension module gru_engine._core; everything else about the package is in pyproject.toml.
+
+Switches, all of them environment variables:
+    GRU_ENGINE_OPENMP=0|1     leave OpenMP out, or insist on it; without the variable it is used if the compiler has it
+    GRU_ENGINE_SANITIZE=list  the compiler's sanitizers, for instance address,undefined
+    GRU_ENGINE_DEBUG=1        no optimisation, debug information, assertions
+    GRU_ENGINE_COVERAGE=1     line tracing in Cython, gcov in C; never for a release
+"""
+
+import os
+import subprocess
+import tempfile
+from glob import glob
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# One set of flags for every file: instruction sets are switched on inside the files, so that nothing else is compiled
+# for them. No -ffast-math, no contraction, no -march: order and rounding of every operation are part of the specification.
+FLAGS = ["-O3", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-Wall"]
+
+
+class BuildExt(build_ext):
+    """Builds the one extension module with the compiler's and the environment's possibilities."""
+
+    def build_extension(self, ext):
+        import numpy
+
+        if self.compiler.compiler_type != "unix":
+            raise SystemExit("gru_engine needs gcc or clang")
+        flags, link, switch = list(FLAGS), [], os.environ.get
+        if switch("GRU_ENGINE_OPENMP") != "0":
+            if self.has_openmp():
+                flags, link = [*flags, "-fopenmp"], [*link, "-fopenmp"]
+            elif switch("GRU_ENGINE_OPENMP") == "1":
+                raise SystemExit("GRU_ENGINE_OPENMP=1, but the compiler has no OpenMP")
+        if names := switch("GRU_ENGINE_SANITIZE"):
+            sanitize = [f"-fsanitize={names}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
+            flags, link = flags + sanitize, link + sanitize
+        if switch("GRU_ENGINE_DEBUG") == "1":
+            flags += ["-O0", "-g", "-UNDEBUG"]
+        if switch("GRU_ENGINE_COVERAGE") == "1":
+            flags, link = [*flags, "-O0", "--coverage"], [*link, "--coverage"]
+            ext.define_macros.append(("CYTHON_TRACE_NOGIL", "1"))
+            self.cython_directives = {"linetrace": True}
+        self.cython_c_in_temp = True
+        ext.include_dirs.append(numpy.get_include())
+        ext.define_macros.append(("GRU_ENGINE_VERSION", f'"{self.distribution.get_version()}"'))
+        ext.extra_compile_args, ext.extra_link_args = flags, link
+        super().build_extension(ext)
+
+    def has_openmp(self):
+        """Compile and link a program with OpenMP."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() == 0; }\n")
+            command = [*self.compiler.compiler, "-fopenmp", str(source), "-o", str(Path(folder, "probe"))]
+            return subprocess.run(command, capture_output=True).returncode == 0
+
+
+core = Extension(
+    "gru_engine._core",
+    sources=["gru_engine/_core.pyx", *sorted(glob("src_c/*.c"))],
+    include_dirs=["src_c"],
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION")],
+    depends=[*sorted(glob("src_c/*.h")), "pyproject.toml", "setup.py"],
+    libraries=["m"],
+)
+setup(ext_modules=[core], cmdclass={"build_ext": BuildExt})

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Kernels for plain C: correctly rounded fmaf from the C library, for machines without fused multiply-add. */
+#include "kernels.h"
+
+#include "cpu.h"
+#include "vec_generic.h"
+
+#define KERNELS gru_kernels_generic
+#define USABLE gru_cpu_has_generic
+#define GRU_PANELS 1
+#define GRU_ROWS 1
+#define DENSE_PANELS 1
+#define DENSE_ROWS 1
+#include "kernels_template.h"

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is decided when a model is opened: where each value stands, what a state consists of, how large a workspace is. */
+#include "model.h"
+
+/* A value that is an output is written where the caller wants it; a value that is part of a concatenation is written into it; any other
+ * has its own rows in the workspace. A concatenation comes after its parts, so going backwards decides it first. */
+static void place_values(gru_model *model) {
+    gru_node *nodes = model->nodes;
+    size_t *next_offset[2] = {&model->step_values_width, &model->sequence_values_width};
+    enum { UNDECIDED = -1 };
+    for (size_t i = 0; i < model->info.n_nodes; i++) {
+        nodes[i].place = (enum gru_place)UNDECIDED;
+    }
+    for (size_t i = 0; i < model->info.n_outputs; i++) {
+        gru_output *o = &model->outputs[i];
+        gru_node *n = &nodes[o->node];
+        o->copied = n->op == GRU_OP_INPUT || (int)n->place != UNDECIDED;
+        if (!o->copied) {
+            n->place = GRU_PLACE_OUTPUT;
+            n->column = o->first;
+            n->stride = model->info.output_width;
+        }
+    }
+    for (size_t i = model->info.n_nodes; i-- > 0;) {
+        gru_node *n = &nodes[i];
+        if (n->op == GRU_OP_INPUT || n->op == GRU_OP_TOKENS) {
+            n->place = GRU_PLACE_INPUT;
+            n->stride = n->width;
+            continue;
+        }
+        if ((int)n->place == UNDECIDED) {
+            n->place = GRU_PLACE_WORKSPACE;
+            n->stride = gru_round_up(n->width, GRU_LANES);
+            n->offset = *next_offset[n->per_sequence];
+            *next_offset[n->per_sequence] += n->stride;
+        }
+        if (n->op == GRU_OP_CONCAT) {
+            size_t column = n->column;
+            for (size_t j = 0; j < n->n_inputs; j++) {
+                gru_node *part = &nodes[n->inputs[j]];
+                if ((int)part->place == UNDECIDED && part->op != GRU_OP_INPUT) {
+                    part->place = n->place;
+                    part->column = column;
+                    part->stride = n->stride;
+                    part->offset = n->offset;
+                }
+                column += part->width;
+            }
+        }
+    }
+}
+
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+/* A state block: a header, the hidden states, the prepared sums, each beginning at a multiple of 16 floats. */
+static void lay_out_state(gru_model *model) {
+    size_t next = GRU_STATE_HEADER_FLOATS;
+    for (size_t i = 0; i < model->info.n_nodes; i++) {
+        gru_node *n = &model->nodes[i];
+        if (n->op == GRU_OP_GRU) {
+            n->h_offset = next;
+            next += gru_round_up(n->width, GRU_LANES);
+            model->info.state_width += n->width;
+        }
+    }
+    for (size_t i = 0; i < model->info.n_nodes; i++) {
+        gru_node *n = &model->nodes[i];
+        if (n->op == GRU_OP_GRU && !n->reverse) {
+            n->prepared_offset = next;
+            next += gru_sums_width(&n->u);
+        }
+    }
+    model->state_floats = next;
+    model->info.state_nbytes = next * sizeof(float);
+}
+
+void gru_model_plan(gru_model *model, size_t n_outputs) {
+    const gru_node *input = &model->nodes[0];
+    gru_info *info = &model->info;
+    info->input_width = input->op == GRU_OP_INPUT ? input->width : 0;
+    info->vocabulary = input->op == GRU_OP_TOKENS ? input->width : 0;
+    info->output_width = model->outputs[n_outputs - 1].first + model->outputs[n_outputs - 1].width;
+    info->per_sequence = model->nodes[model->outputs[0].node].per_sequence;
+    info->causal = 1;
+    for (size_t i = 0; i < info->n_nodes; i++) {
+        const gru_node *n = &model->nodes[i];
+        if (n->reverse || n->op == GRU_OP_FIRST) {
+            info->causal = 0;
+        }
+        if (n->op == GRU_OP_GRU) {
+            model->sums_x_width = larger(model->sums_x_width, gru_sums_width(&n->w));
+            model->sums_h_width = larger(model->sums_h_width, gru_sums_width(&n->u));
+            model->hidden_width = larger(model->hidden_width, gru_round_up(n->width, GRU_LANES));
+        }
+    }
+    place_values(model);
+    lay_out_state(model);
+}
