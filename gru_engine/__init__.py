@@ -8,7 +8,8 @@
 """
 
 from gru_engine import reference
-from gru_engine._core import FormatError, Model, Pool, Stream, __version__, cpu_info, load, set_isa
+from gru_engine._core import Model, Pool, Stream, __version__, cpu_info, load, set_isa
+from gru_engine.errors import FormatError
 from gru_engine.network import Network
 
 __all__ = [

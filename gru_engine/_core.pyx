@@ -4,11 +4,13 @@
 
 import json
 import os
+import struct
 import zlib
 
 import numpy as np
 
 from gru_engine import _inputs
+from gru_engine.errors import FormatError
 
 cimport cython
 cimport numpy as cnp
@@ -84,9 +86,8 @@ cdef size_t KEEP_GIL_BELOW = 512 * 1024
 
 cdef bytes STATE_MAGIC = b"GRUSTATE"
 
-
-class FormatError(ValueError):
-    """A file that is not a valid .gru file, is damaged, or needs a later version of gru_engine."""
+# Where the section table says where METADATA is (docs/FORMAT.md 1).
+METADATA_ENTRY = 128 + 32 * 6 + 8
 
 
 # ---------------------------------------------------------------------------------------------------- instruction sets
@@ -230,7 +231,6 @@ cdef class Model:
     cdef readonly dict outputs
     cdef readonly object path
     cdef bint copied, verified
-    cdef object _metadata
 
     def __init__(self):
         raise TypeError("a Model comes from gru_engine.load")
@@ -314,11 +314,12 @@ cdef class Model:
     @property
     def metadata(self):
         """dict: what the file says about itself."""
-        if self._metadata is None:
-            from gru_engine.format import read_metadata
-
-            self._metadata = json.dumps(read_metadata(self._file()))
-        return json.loads(self._metadata)
+        view = self._file()
+        start, nbytes = struct.unpack_from("<QQ", view, METADATA_ENTRY)
+        try:
+            return json.loads(bytes(view[start : start + nbytes]))
+        except ValueError as error:  # possible only if the file was opened with verify=False
+            raise FormatError(f"section METADATA is damaged: {error}") from None
 
     def _file(self):
         """The file's bytes as a read-only memoryview that keeps the model alive."""
@@ -332,10 +333,11 @@ cdef class Model:
         )
 
     def summary(self):
-        """Return a table of the operations with their sizes, then the file's, the state's and the kernels' facts, as a string."""
-        from gru_engine.format import summary
+        """Return a table of the operations, then facts of the file, as a string of some lines."""
+        from gru_engine.format import read, unpack
 
-        return summary(self._file(), title=self.path or "(from bytes)")
+        table = unpack(read(self._file())).summary()
+        return f"{table}\nfile: {self.path or 'from bytes'}, {self.nbytes} bytes, float32, digest {self.digest[:12]}"
 
     def __reduce__(self):
         if self.path is None or self.copied:

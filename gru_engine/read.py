@@ -19,6 +19,7 @@ import numpy as np
 from gru_engine import activations, records
 from gru_engine.activations import Activation
 from gru_engine.arguments import MAX_VOCABULARY, MAX_WIDTH
+from gru_engine.errors import FormatError
 from gru_engine.layers import (
     RESETS,
     Activate,
@@ -38,10 +39,6 @@ from gru_engine.layers import (
 )
 from gru_engine.network import MAX_CONCAT, MAX_OUTPUTS
 from gru_engine.records import NONE, PANELS, PLAIN, SUMS
-
-
-class FormatError(ValueError):
-    """The bytes are no ``.gru`` file, or a damaged one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,6 +109,34 @@ class Tensor:
         dims[dim] = (ids.shape[self._position(dim)],)
         return Tensor.of(dims, ids)
 
+    # ---- arrays
+
+    def _factors(self) -> list[Factor]:
+        return [f for dim in self.dims for f in dim]
+
+    def _canonical_order(self) -> list[int]:
+        """The places of batch, time and features among the factors, in this order."""
+        factors = self._factors()
+        rank = [0 if f == "B" else 1 if isinstance(f, str) else 2 for f in factors]
+        return sorted(range(len(factors)), key=lambda i: rank[i])  # stable: features stay in order
+
+    def unpack(self, array: Array, sizes: dict[str, int]) -> Array:
+        """An array with this tensor's axes as [batch, time, features], or [batch, features] where it has no time axis."""
+        factors = self._factors()
+        array = array.reshape([sizes[f] if isinstance(f, str) else f for f in factors])
+        array = array.transpose(self._canonical_order())
+        time = [sizes["T"]] * any(f in ("T", "R") for f in factors)
+        array = array.reshape([sizes["B"] if "B" in factors else 1, *time, self.ids.size])
+        return array[:, ::-1] if "R" in factors else array
+
+    def pack(self, array: Array, sizes: dict[str, int]) -> Array:
+        """The other way round."""
+        factors = self._factors()
+        array = array[:, ::-1] if "R" in factors else array
+        order = self._canonical_order()
+        array = array.reshape([sizes[f] if isinstance(f, str) else f for f in (factors[i] for i in order)])
+        return array.transpose(np.argsort(order)).reshape(self.shape(sizes))
+
     # ---- moving axes
 
     def permute(self, order: Sequence[int]) -> Tensor:

@@ -552,10 +552,8 @@ def _addmm(c: Context, a: SimpleNamespace) -> Tensor:
     return _affine(c, product, 1.0, bias * a.beta)
 
 
-@_handles("batch_norm")
-def _batch_norm(c: Context, a: SimpleNamespace) -> Tensor:
-    if a.training or a.running_mean is None:
-        raise ExportError("this batch normalisation uses the statistics of the batch (track_running_stats=False)")
+@_handles("_native_batch_norm_legit_no_training")
+def _batch_norm(c: Context, a: SimpleNamespace) -> tuple[Tensor, None, None]:
     t = a.input
     if t.rank < 2 or not is_features(t.dims[1]):
         kind = axis_text(t.dims[1]) if t.rank > 1 else "missing"
@@ -564,7 +562,12 @@ def _batch_norm(c: Context, a: SimpleNamespace) -> Tensor:
     scale = (variance + a.eps).rsqrt() * (1 if a.weight is None else a.weight.double())
     shift = (0 if a.bias is None else a.bias.double()) - mean * scale
     shape = [-1 if axis == 1 else 1 for axis in range(t.rank)]
-    return _affine(c, _affine(c, t, scale.reshape(shape), 0.0), 1.0, shift.reshape(shape))
+    return _affine(c, _affine(c, t, scale.reshape(shape), 0.0), 1.0, shift.reshape(shape)), None, None
+
+
+@_handles("_native_batch_norm_legit", "native_batch_norm", "_native_batch_norm_legit_functional")
+def _batch_statistics(c: Context, a: SimpleNamespace) -> Any:
+    raise ExportError("this batch normalisation uses the statistics of the batch (track_running_stats=False)")
 
 
 # ---- recurrent layers
@@ -600,7 +603,7 @@ def _gru(c: Context, a: SimpleNamespace) -> tuple[Tensor, Tensor]:
         wanted = "[batch, time, features]" if a.batch_first else "[time, batch, features]"
         raise AxisError(f"a GRU with batch_first={a.batch_first} reads {wanted}, but its input is {x}")
     h0, states = _initial(c, a.hx, x.dims[b])
-    if x.dims[t] == () and None in states:
+    if x.dims[t] == () and any(state is None for state in states):
         raise ExportError(
             "a GRU runs for a single time step and its state is not carried on: pass the state to forward beside the input"
         )
@@ -618,7 +621,7 @@ def _gru(c: Context, a: SimpleNamespace) -> tuple[Tensor, Tensor]:
             reverse = (direction == 1) != (x.dims[t] == ("R",))
             options = {"gates": "rzn", "reset": "after", "direction": "reverse" if reverse else "forward"}
             suffix = f".l{layer}" * (a.num_layers > 1) + "_reverse" * direction
-            node = c.graph.gru(features, arrays, options, states[number], path + suffix)
+            node = c.graph.gru(features, arrays, options, states[number], (path + suffix).lstrip("."))
             outputs.append(node.ids)
             finals.append(node.ids if x.dims[t] == () else c.graph.ends(node.ids, "first" if reverse else "last"))
         features = np.concatenate(outputs)

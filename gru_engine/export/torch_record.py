@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record that ``torch.export`` makes of a module, and how it is followed with symbolic tensors."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType, SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from gru_engine.export.common import ExportError
+from gru_engine.export.graph import Graph, Tensor
+from gru_engine.export.torch_ops import HANDLERS, Context
+
+_TORCH = os.path.dirname(torch.__file__)
+_SILENT = {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size"}
+_CREATING = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}  # of an operand only the shape counts
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a module does with its inputs: a list of ATen operations, with the sizes of one example."""
+
+    program: torch.export.ExportedProgram
+    output_names: list[str | None]  # of the returned values, where they are in dictionaries or named tuples
+
+    def follow(self, graph: Graph, inputs: list[Any], sizes: dict[str, int]) -> list[Any]:
+        """Do to symbolic tensors what the module does.
+
+        Parameters
+        ----------
+        graph : Graph
+            Gets the nodes.
+        inputs : list
+            A ``Tensor`` for each tensor that the module takes; anything else for its other arguments.
+        sizes : dict
+            The example's sizes of batch and time.
+
+        Returns
+        -------
+        list
+            For each returned value a ``Tensor``, or whatever else it is.
+
+        Raises
+        ------
+        ExportError
+            Naming the operation and its place. Its attribute ``progress`` tells how many operations went well.
+        """
+        context = Context(graph, sizes)
+        values: dict[Any, Any] = {}
+        kinds = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
+        waiting = list(inputs)
+        for progress, node in enumerate(self.program.graph.nodes):
+            try:
+                if node.op == "placeholder":
+                    spec = kinds[node.name]
+                    values[node] = waiting.pop(0) if spec.kind == InputKind.USER_INPUT else self._constant(spec)
+                elif node.op == "call_function":
+                    graph.name = _module_path(node)
+                    values[node] = _execute(context, node, values)
+                elif node.op == "output":
+                    self._refuse_mutation()
+                    returned = pytree.tree_map(lambda n: values.get(n, n) if isinstance(n, torch.fx.Node) else n, node.args[0])
+                    return list(returned)
+                else:
+                    values[node] = getattr(self.program.graph_module, str(node.target))
+            except ExportError as error:
+                described = type(error)(f"{_operation_name(node)}{_place(node)}: {error}")
+                described.progress = progress  # type: ignore[attr-defined]
+                raise described from None
+        raise AssertionError("a record without an output")
+
+    def _constant(self, spec: Any) -> Any:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER) and spec.target in self.program.state_dict:
+            return self.program.state_dict[spec.target].detach()
+        return self.program.constants[spec.target]
+
+    def _refuse_mutation(self) -> None:
+        for spec in self.program.graph_signature.output_specs:
+            if spec.kind != OutputKind.USER_OUTPUT:
+                raise ExportError(
+                    f"forward changes {spec.target!r}; a state must be an argument of forward and be returned by it, "
+                    "forward(x, h) -> (y, h)"
+                )
+
+
+def record(module: nn.Module, arguments: Any) -> Record:
+    """Let ``torch.export`` run a module (in eval mode) on example arguments.
+
+    Raises
+    ------
+    ExportError
+        If it cannot be recorded: its control flow depends on values, it fails, it keeps a state in itself.
+    """
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.export.export(module, arguments).run_decompositions({})
+    except Exception as error:
+        if any(_holds_packed(frame) for frame, _ in traceback.walk_tb(error.__traceback__)):
+            raise ExportError(
+                "packed sequences are not supported: export the module without pack_padded_sequence, and give lengths= when the "
+                "model runs, which does the same"
+            ) from error
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith((_TORCH, os.path.dirname(__file__)))]
+        place = f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}: {own[-1].line}" if own else ""
+        reason = str(error).strip().split("\n\n")[0]
+        raise ExportError(f"torch.export cannot record {type(module).__name__}{place}: {type(error).__name__}: {reason}") from error
+    return Record(program, _output_names(program))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and messages of torch.export; what matters of them comes as an exception."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _holds_packed(frame: FrameType) -> bool:
+    return any(isinstance(value, nn.utils.rnn.PackedSequence) for value in frame.f_locals.values())
+
+
+def _output_names(program: torch.export.ExportedProgram) -> list[str | None]:
+    spec = program.call_spec.out_spec
+    if spec is None:
+        return []
+    leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(spec.num_leaves), spec))
+    names = []
+    for path, _ in leaves:
+        parts = [str(getattr(key, "key", getattr(key, "name", None))) for key in path if not hasattr(key, "idx")]
+        names.append(".".join(parts) or None)
+    return names
+
+
+# ---- one operation
+
+
+def _execute(c: Context, node: torch.fx.Node, values: dict[Any, Any]) -> Any:
+    args, kwargs = pytree.tree_map(lambda n: values[n] if isinstance(n, torch.fx.Node) else n, (node.args, dict(node.kwargs)))
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    if not isinstance(node.target, torch._ops.OpOverload):
+        raise ExportError("control flow that depends on values is not supported")
+    name = node.target.overloadpacket.__name__
+    if name in _SILENT:
+        return None
+    if name in _CREATING and isinstance(args[0], Tensor):
+        example = node.args[0].meta["val"]  # type: ignore[union-attr]
+        args = (torch.zeros(example.shape, dtype=example.dtype), *args[1:])
+    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise ExportError("it is random")
+        return node.target(*args, **kwargs)
+    if name not in HANDLERS:
+        raise ExportError("this operation is not supported")
+    result = HANDLERS[name](c, _bound(node.target, args, kwargs))
+    _check_shapes(result, node.meta.get("val"), c)
+    return result
+
+
+def _bound(target: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SimpleNamespace:
+    """The arguments by the names of the operation's schema, defaults included."""
+    schema = target._schema.arguments
+    bound = {argument.name: argument.default_value for argument in schema}
+    bound.update(zip((argument.name for argument in schema), args))
+    return SimpleNamespace(**{**bound, **kwargs})
+
+
+def _check_shapes(result: Any, recorded: Any, c: Context) -> None:
+    """Whether the symbolic tensors have the shapes that torch recorded: a guard against mistakes of our own."""
+    if isinstance(result, Tensor) and isinstance(recorded, torch.Tensor):
+        shape = result.shape(c.sizes)
+        if shape != tuple(recorded.shape):
+            raise ExportError(f"understood as {result} with the shape {list(shape)}, but torch has {list(recorded.shape)}")
+    elif isinstance(result, (list, tuple)) and isinstance(recorded, (list, tuple)):
+        for one, other in zip(result, recorded):
+            _check_shapes(one, other, c)
+
+
+# ---- where an operation comes from
+
+
+def _operation_name(node: torch.fx.Node) -> str:
+    if isinstance(node.target, torch._ops.OpOverload):
+        return f"aten.{node.target.overloadpacket.__name__}"
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def _module_path(node: torch.fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _place(node: torch.fx.Node) -> str:
+    """The submodule and the line of the user's source."""
+    path = _module_path(node)
+    frames = re.findall(r'File "(.+?)", line (\d+), in \w+\n\s*(.*)', node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if not frame[0].startswith(_TORCH)]
+    line = f" ({os.path.basename(own[-1][0])}:{own[-1][1]}: {own[-1][2].strip()})" if own else ""
+    return (f" in {path!r}" if path else "") + line

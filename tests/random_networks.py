@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random networks that use everything a Network can express, for tests that compare implementations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gru_engine import Network
+from gru_engine.network import Value
+
+Array = npt.NDArray[Any]
+Spec = Any  # an activation
+
+EDGES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 127, 128, 129, 255, 256, 257)
+"""Sizes at the borders of vectors and panels."""
+
+
+def random_network(
+    rng: np.random.Generator,
+    *,
+    max_size: int = 300,
+    layers: tuple[int, int] = (1, 4),
+    allow_reverse: bool = True,
+    tokens: bool | None = None,
+    per_sequence: bool | None = None,
+    discontinuous: bool = True,
+    dtype: npt.DTypeLike = np.float32,
+) -> Network:
+    """A random network whose values stay of the order of 1.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    max_size : int
+        Largest width of an input, a vocabulary and a layer; a concatenation may be several times as wide.
+    layers : (int, int)
+        Least and largest number of GRU layers.
+    allow_reverse : bool
+        Whether reverse and bidirectional layers and values of the first step may occur; without them it is causal.
+    tokens, per_sequence : bool, optional
+        Whether the input is tokens; whether the outputs are one per sequence. None: either.
+    discontinuous : bool
+        Whether thresholded_relu may occur, whose jump turns a rounding error into a large one once in a while.
+    dtype : data type
+        Of the weights.
+    """
+    allow_reverse = allow_reverse and bool(rng.random() < 0.6)  # enough causal ones
+    build = _Builder(Network(), rng, max_size, allow_reverse, discontinuous, np.dtype(dtype))
+    values = build.source(bool(rng.random() < 0.4) if tokens is None else tokens)
+    for _ in range(rng.integers(layers[0], layers[1] + 1)):
+        h = build.gru(build.mix(values), f"gru{len(values)}" if rng.random() < 0.5 else None)
+        values.append(build.decorate(h))
+    build.outputs(values, bool(rng.random() < 0.25) if per_sequence is None else per_sequence)
+    build.net.metadata = {"seed material": int(rng.integers(1 << 30))}
+    return build.net
+
+
+def random_input(rng: np.random.Generator, net: Network, *shape: int) -> Array:
+    """Input for a network: float32 ``[*shape, I]`` or int32 tokens ``shape``; shape is (T,) or (B, T)."""
+    if net.vocab_size is not None:
+        return rng.integers(0, net.vocab_size, shape).astype(np.int32)
+    return rng.normal(size=(*shape, net.input_size or 0)).astype(np.float32)
+
+
+BOUNDED: tuple[Spec, ...] = (
+    "tanh",
+    "sigmoid",
+    "softsign",
+    "hard_sigmoid",
+    ("scaled_tanh", 1.2, 0.7),
+    ("hard_sigmoid", 0.3, 0.4),
+)
+UNBOUNDED: tuple[Spec, ...] = (
+    "linear",
+    "relu",
+    "leaky_relu",
+    ("leaky_relu", 0.25),
+    ("affine", 0.8, -0.1),
+    "elu",
+    ("elu", 0.5),
+    "softplus",
+    "silu",
+)
+JUMPING: tuple[Spec, ...] = (("thresholded_relu", 0.1),)
+GATES: tuple[Spec, ...] = ("sigmoid", "hard_sigmoid", ("hard_sigmoid", 1 / 6, 0.5))
+"""From 0 to 1: the gates of networks that are in use."""
+
+
+@dataclass
+class _Builder:
+    net: Network
+    rng: np.random.Generator
+    max_size: int
+    allow_reverse: bool
+    discontinuous: bool
+    dtype: np.dtype[Any]
+
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
+    def pick(self, options: tuple[Any, ...]) -> Any:
+        return options[self.rng.integers(len(options))]
+
+    def size(self) -> int:
+        """Half of them at the borders of vectors, the others over the whole range."""
+        edges = tuple(edge for edge in EDGES if edge <= self.max_size)
+        if self.chance(0.5):
+            return int(self.pick(edges))
+        return int(np.exp(self.rng.uniform(0, np.log(self.max_size + 1))))
+
+    def uniform(self, limit: float, *shape: int) -> Array:
+        return self.rng.uniform(-limit, limit, shape).astype(self.dtype)
+
+    def activation(self) -> Spec:
+        return self.pick(BOUNDED + UNBOUNDED + (JUMPING if self.discontinuous else ()))
+
+    def source(self, tokens: bool) -> list[Value]:
+        """The input and what is made of it at once."""
+        if not tokens:
+            x = self.net.input(self.size(), name="x")
+            if self.chance(0.3):
+                x = self.net.affine(x, self.uniform(1, x.width), self.uniform(1, x.width))
+            return [self.dense(x) if self.chance(0.3) else x]
+        t = self.net.tokens(self.size(), name="tokens")
+        values = [self.net.embedding(t, self.uniform(1, t.width, self.size()), name="embedding")]
+        if self.chance(0.3):
+            values.append(self.dense(t))  # one-hot
+        if self.chance(0.3):
+            values[0] = self.gru(t, "one-hot")
+        return values
+
+    def mix(self, values: list[Value]) -> Value | list[Value]:
+        """The newest value, sometimes together with earlier ones, in any order."""
+        chosen = [values[-1]]
+        for value in values[:-1]:
+            if self.chance(0.4):
+                chosen.insert(int(self.rng.integers(len(chosen) + 1)), value)
+        return chosen if len(chosen) > 1 or self.chance(0.3) else chosen[0]
+
+    def dense(self, x: Value | list[Value], width: int | None = None, activation: Spec = None) -> Value:
+        columns = self.width(x)
+        width = self.size() if width is None else width
+        bias = self.uniform(0.5, width) if self.chance(0.7) else None
+        W = self.uniform(columns**-0.5, width, columns)
+        return self.net.dense(x, W, bias, activation=activation or self.activation())
+
+    @staticmethod
+    def width(x: Value | list[Value]) -> int:
+        return x.width if isinstance(x, Value) else sum(value.width for value in x)
+
+    def gru(self, x: Value | list[Value], name: str | None) -> Value:
+        H, columns = self.size(), self.width(x)
+        reset = self.pick(("after", "after", "before", "all", "none"))
+        gates = "".join(self.rng.permutation(list("zn" if reset == "none" else "rzn")))
+        direction = self.pick(("forward", "forward", "reverse", "bidirectional")) if self.allow_reverse else "forward"
+        lead = (2,) if direction == "bidirectional" else ()
+        rows = len(gates) * H
+        mainstream = self.chance(0.4)
+        activation, gate, clip = "tanh", "sigmoid", None
+        if not mainstream and self.chance(0.8):
+            activation, gate = self.activation(), self.pick(GATES)
+            clip = float(self.rng.uniform(0.2, 3)) if self.chance(0.3) else None
+        elif not mainstream:  # any function as a gate; the clip keeps it below 1
+            activation, gate, clip = self.pick(BOUNDED), self.pick(UNBOUNDED + BOUNDED), 0.4
+        new = self.chance(0.3) and gate in GATES
+        return self.net.gru(
+            x,
+            self.uniform(max(H, columns) ** -0.5, *lead, rows, columns),
+            self.uniform(H**-0.5, *lead, rows, H),
+            self.uniform(0.5, *lead, rows) if self.chance(0.7) else None,
+            self.uniform(0.5, *lead, rows) if self.chance(0.7) else None,
+            reset=reset,
+            gates=gates,
+            keep="new" if new else "old",
+            activation=activation,
+            gate_activation=gate,
+            clip=clip,
+            direction=direction,
+            h0=self.uniform(1, *lead, H) if self.chance(0.3) else None,
+            name=name,
+        )
+
+    def decorate(self, h: Value) -> Value:
+        """Sometimes a residual connection, a gate, an activation or an affine map behind a layer."""
+        kind = self.rng.integers(8)
+        if kind == 0:
+            return self.net.add(h, self.dense(h, h.width, self.pick(BOUNDED)))
+        if kind == 1:
+            return self.net.multiply(h, self.dense(h, h.width, "sigmoid"))
+        if kind == 2:
+            return self.net.activation(h, self.activation())
+        if kind == 3:
+            return self.net.affine(h, self.uniform(1, h.width), self.uniform(1, h.width))
+        return h
+
+    def outputs(self, values: list[Value], per_sequence: bool) -> None:
+        """One to three outputs; the newest value is among what they read."""
+        for i in range(int(self.rng.integers(1, 4))):
+            x = self.mix(values) if i == 0 else values[self.rng.integers(len(values))]
+            if per_sequence:
+                x = self.net.first(x) if self.allow_reverse and self.chance(0.4) else self.net.last(x)
+            head = self.pick(("dense", "softmax", "log_softmax", "activation", "raw"))
+            if head == "dense":
+                x = self.dense(x)
+            elif head in ("softmax", "log_softmax"):
+                x = self.dense(x, activation=head)
+            elif head == "activation":
+                x = self.net.activation(x, self.pick(("softmax", "log_softmax", "silu")))
+            self.net.output(x, name=f"head{i}" if self.chance(0.5) else None)
