@@ -12,7 +12,7 @@ export WORDS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
-BIN := $(VENV)/bin
+BIN := $(abspath $(VENV))/bin
 SAY := @printf '\n-- %s\n'
 VERSION := $(shell sed -n 's/^version = "\([^"]*\)".*/\1/p' pyproject.toml)
 SOURCES := $(wildcard src_c/*.c)
@@ -202,19 +202,36 @@ emulated-arm: ## the C tests on an emulated ARM processor, bits compared with th
 emulated-old: ## the C tests on an emulated x86 processor from before AVX
 	@$(AGAIN) c-test STRIDE=1048573 EMULATOR="qemu-x86_64 -cpu Nehalem"
 
-.PHONY: lint
-lint: $(VENV)/.group-lint ## style, types, strict warnings, a bare compiler, exported names
-	$(SAY) "ruff, cython-lint, clang-format, mypy"
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet . ; exit 1; }
-	@$(BIN)/cython-lint gru_engine
+.PHONY: lint lint-ruff lint-cython lint-format lint-types lint-strict lint-bare lint-names
+lint: lint-ruff lint-cython lint-format lint-types lint-strict lint-bare lint-names ## style, types, warnings, exported names
+
+lint-ruff: $(VENV)/.group-lint
+	$(SAY) "ruff"
+	@$(BIN)/ruff check --quiet --output-format concise .
+	@$(BIN)/ruff format --quiet --diff .
+
+lint-cython: $(VENV)/.group-lint
+	$(SAY) "cython-lint"
+	@PATH="$(BIN):$$PATH" cython-lint gru_engine
+
+lint-format: $(VENV)/.group-lint
+	$(SAY) "clang-format"
 	@$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+
+lint-types: $(VENV)/.group-lint
+	$(SAY) "mypy"
 	@$(BIN)/mypy --no-error-summary
+
+lint-strict:
 	$(SAY) "$(CC) with strict warnings"
-	@$(AGAIN) -j$(JOBS) OUT=build/c/strict STRICT=1 lib example c-programs >/dev/null
+	@$(AGAIN) -j$(JOBS) OUT=build/c/strict STRICT=1 lib example c-programs
+
+lint-bare:
 	$(SAY) "$(CC) -O2 -c src_c/*.c and nothing else"
 	@rm -rf build/c/bare && mkdir -p build/c/bare && cd build/c/bare && $(CC) -O2 -c $(SOURCES:%=$(CURDIR)/%)
-	$(SAY) "names: global ones begin with gru_"
+
+lint-names:
+	$(SAY) "global names begin with gru_"
 	@$(AGAIN) -j$(JOBS) $(LIBRARY).a $(LIBRARY).so
 	@! nm -g --defined-only -A $(LIBRARY).a | awk '{ print $$NF }' | grep -v '^_\{0,1\}gru_'
 	@! nm -D --defined-only $(LIBRARY).so | awk '{ print $$NF }' | grep -v '^_\{0,1\}gru_'

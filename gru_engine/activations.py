@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-ActivationLike = Union[str, "tuple[str | float, ...]", "Activation"]
 
 
 def _sigmoid(a: Array) -> Array:
@@ -57,7 +56,7 @@ _DEFINITIONS = {
     "hard_sigmoid": _Definition(8, (0.2, 0.5), lambda a, alpha, beta: np.maximum(0, np.minimum(1, alpha * a + beta))),
     "elu": _Definition(9, (1.0,), _elu),
     "softsign": _Definition(10, (), lambda a: a / (1 + np.abs(a))),
-    "softplus": _Definition(11, (), lambda a: np.logaddexp(0, a)),
+    "softplus": _Definition(11, (), lambda a: np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))),
     "silu": _Definition(12, (), lambda a: a * _sigmoid(a)),
     "softmax": _Definition(64, (), _softmax),
     "log_softmax": _Definition(65, (), _log_softmax),
@@ -78,6 +77,7 @@ class Activation:
     parameters: tuple[float, ...] = ()
 
     def __call__(self, a: Array) -> Array:
+        """The function of an array of any shape [..., width]."""
         return _DEFINITIONS[self.name].function(a, *self.parameters)
 
     def __str__(self) -> str:
@@ -97,6 +97,10 @@ class Activation:
     def complementary(self) -> bool:
         """Whether f(-a) = 1 - f(a), so that a reversed gate is the same gate with negated weights."""
         return self.name == "sigmoid" or (self.name in ("hard_sigmoid", "affine") and self.parameters[1] == 0.5)
+
+
+ActivationLike = str | tuple[str | float, ...] | Activation
+"""What describes an activation: see ``activation``."""
 
 
 def number_of_parameters(name: str) -> int:
@@ -134,9 +138,14 @@ def activation(spec: ActivationLike, argument: str = "activation") -> Activation
     defaults = _DEFINITIONS[name].defaults
     if len(given) > len(defaults):
         raise ValueError(f"{argument} {name!r} has {len(defaults)} parameters, got {len(given)}: {spec!r}")
-    for value in given:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-            raise TypeError(f"the parameters of {argument} {name!r} must be numbers, got {value!r}")
-        if not abs(value) <= np.finfo(np.float32).max:
-            raise ValueError(f"the parameters of {argument} {name!r} must be finite float32, got {value!r}")
-    return Activation(name, (*(float(value) for value in given), *defaults[len(given) :]))
+    values = tuple(as_number(value, f"a parameter of {argument} {name!r}") for value in given)
+    return Activation(name, values + defaults[len(values) :])
+
+
+def as_number(value: Any, what: str) -> float:
+    """A checked scalar parameter, which a file keeps as float32."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{what} must be a number, got {value!r}")
+    if not abs(float(value)) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{what} must be a finite float32, got {value!r}")
+    return float(value)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gru_engine.activations import activation as parse_activation
+from gru_engine.activations import as_number
 from gru_engine.layers import RESETS, Array
 
 MAX_WIDTH = 2**24  # of a value; docs/FORMAT.md
@@ -62,7 +63,8 @@ def as_vector(value: Any, argument: str, axis: str, size: int, dtype: np.dtype[A
 def fold_bias(W: Array, b: Array) -> tuple[Array, Array]:
     """W and b of a one-hot input: only sums of b and a column of W are ever used, so they take W's place."""
     if b.any():
-        W = as_array(W + b[:, np.newaxis], "W + bias", ("O", "I"), W.shape)
+        with np.errstate(over="ignore"):  # as_array refuses it
+            W = as_array(W + b[:, np.newaxis], "W + bias", ("O", "I"), W.shape)
     return W, as_vector(None, "b", "O", len(W), W.dtype)
 
 
@@ -70,10 +72,8 @@ def as_clip(clip: Any) -> float | None:
     """A checked limit, or None."""
     if clip is None:
         return None
-    if isinstance(clip, (bool, np.bool_)) or not isinstance(clip, (int, float, np.integer, np.floating)):
-        raise TypeError(f"clip must be a number or None, got {clip!r}")
-    if not 0 < clip <= np.finfo(np.float32).max or np.float32(clip) == 0:
-        raise ValueError(f"clip must be a positive finite float32, got {clip!r}")
+    if not np.float32(as_number(clip, "clip")) > 0:
+        raise ValueError(f"clip must be positive as a float32, got {clip!r}")
     return float(clip)
 
 

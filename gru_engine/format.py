@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from gru_engine.errors import FormatError
 from gru_engine.layers import Activate, Add, Affine, Array, Concat, Dense, Embedding, Gru, Input, Last, Multiply, Tokens
 from gru_engine.network import Network, Value
 from gru_engine.pack import pack
-from gru_engine.read import File, FormatError, Golden, Node, Output, Tensor, read
+from gru_engine.read import File, Golden, Node, Output, Tensor, read
 
 __all__ = ["File", "FormatError", "Golden", "Node", "Output", "Tensor", "pack", "read", "unpack"]
 

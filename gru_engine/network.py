@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +63,7 @@ class Value:
     @property
     def layer(self) -> Layer:
         """The layer whose value it is."""
-        return self.network.layers[self.index]
+        return self.network._layers[self.index]
 
     @property
     def width(self) -> int:
@@ -90,7 +90,7 @@ class Value:
         return f"<Value {self.index}: {self.layer.operation}{name}, {self.kind} of {self.width}>"
 
 
-Vector = Union[Value, Sequence[Value]]
+Vector = Value | Sequence[Value]
 """A value, or several that stand for their concatenation."""
 
 
@@ -316,8 +316,8 @@ class Network:
             raise ValueError(f"there is already an output named {name!r}; outputs: {', '.join(self._outputs)}")
         if len(self._outputs) == MAX_OUTPUTS:
             raise ValueError(f"a network has at most {MAX_OUTPUTS} outputs")
-        for index in self._outputs.values():
-            self._check_same_rate("output", Value(self, index), v)
+        if self._outputs:
+            self._check_same_rate("output", Value(self, next(iter(self._outputs.values()))), v)
         as_size(self.output_size + v.width, "the width of all outputs together")
         self._outputs[name] = v.index
 

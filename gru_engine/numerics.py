@@ -20,7 +20,7 @@ _BLOCK = 1 << 15  # sums that are computed together: their temporaries stay in t
 
 
 def fma32(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Float32:
-    """a * b + c with one rounding, for float32 arrays of any shapes that broadcast.
+    """The sum a * b + c with one rounding, for float32 arrays of any shapes that broadcast.
 
     The product of two float32 is exact in float64, the sum is rounded to odd there, and rounding that to float32 is
     then the rounding of the exact result (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved
@@ -42,7 +42,7 @@ def fma32(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Float32:
 
 
 def _add_to_odd(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """a + b in float64, rounded to odd: where it is not exact, the neighbour whose last bit is 1."""
+    """The sum a + b in float64, rounded to odd: where it is not exact, the neighbour whose last bit is 1."""
     total = np.atleast_1d(a + b)
     # Knuth's two-sum: error = a + b - total, exactly; NaN where total is infinite or NaN.
     b_part = total - a

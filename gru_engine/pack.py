@@ -266,7 +266,7 @@ class _Writer:
 
     def write_golden(self, net: Network, cases: Sequence[tuple[Any, Any, float]], data: bytes) -> None:
         """Adds golden cases; ``data`` is the file without them, which the engine runs."""
-        from gru_engine import load  # type: ignore[attr-defined]  # needs the compiled module
+        from gru_engine import load  # the compiled module, which nothing else here needs
 
         if len(cases) > records.MAX_GOLDEN:
             raise ValueError(f"a file has at most {records.MAX_GOLDEN} golden cases, got {len(cases)}")

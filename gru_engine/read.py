@@ -6,6 +6,7 @@ It is independent of the C reader and, as it checks more than what can do harm, 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -50,7 +51,7 @@ class Tensor:
     cols: int
     gates: int
     name: str
-    floats: Array
+    floats: Array = dataclasses.field(repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -107,11 +108,11 @@ class File:
     size: int  # bytes
     version: int
     digest: bytes  # SHA-256 of everything that determines a result
-    tensors: list[Tensor]
-    nodes: list[Node]
+    tensors: list[Tensor] = dataclasses.field(repr=False)
+    nodes: list[Node] = dataclasses.field(repr=False)
     outputs: list[Output]
     metadata: dict[str, Any]
-    golden: list[Golden]
+    golden: list[Golden] = dataclasses.field(repr=False)
 
 
 def read(source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> File:

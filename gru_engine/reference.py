@@ -304,7 +304,7 @@ def _checked_state(net: Network, state: Any, one: bool, batch: int, dtype: npt.D
         axes = "[state_size]" if one else "[B, state_size]"
         raise ValueError(f"state must have the shape {axes} = {list(shape)}, got {list(state.shape)}")
     ends = np.cumsum([layer.width for layer in net.layers if isinstance(layer, Gru)])
-    return np.split(state.reshape(batch, -1).astype(dtype), ends[:-1], axis=1)
+    return np.split(state.reshape(batch, net.state_size).astype(dtype), ends[:-1], axis=1)
 
 
 def _padded(y: Array, sequences: Sequences, padding: str) -> Array:

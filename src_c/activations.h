@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The activation functions over the vector primitives: included after a vec_*.h, everything static inline.
  *
- * The order of the operations below is part of the specification (docs/NUMERICS.md): every one is correctly rounded or exact on
- * every instruction set, so the results have the same bits everywhere. NaN in gives NaN out (payload unspecified).
- * The constants come from tools/fit_activations.py; the name after "fit:" is its argument. */
+ * The order of the operations below is part of the specification (docs/NUMERICS.md): every one is correctly rounded or
+ * exact on every instruction set, so the results have the same bits everywhere. NaN in gives NaN out (payload
+ * unspecified). The constants come from tools/fit_activations.py; the name after "fit:" is its argument. */
 #ifndef GRU_ACTIVATIONS_H
 #define GRU_ACTIVATIONS_H
 
@@ -31,7 +31,9 @@ V_INLINE act_reduced act_reduce(vec x) {
 V_INLINE vec act_fine_r(act_reduced a) { return v_fnma(a.k, v_set1(-0x1.05c61p-29f), a.r); }
 
 /* 2^(n + shift), if that is a normal float. */
-V_INLINE vec act_power(veci n, int shift) { return v_from_bits(vi_add(vi_shl(n, 23), vi_set1((127 + shift) * 0x800000))); }
+V_INLINE vec act_power(veci n, int shift) {
+    return v_from_bits(vi_add(vi_shl(n, 23), vi_set1((127 + shift) * 0x800000)));
+}
 
 /* exp(r) - 1 for |r| <= ln 2 / 2; it keeps its relative accuracy near 0. fit: expm1 */
 V_INLINE vec act_expm1_near_0(vec r) {
@@ -42,18 +44,19 @@ V_INLINE vec act_expm1_near_0(vec r) {
     return v_fma(v_fma(c456, u, c23), u, r);
 }
 
-/* exp(x) over the whole range, subnormal results included. The limits of x are where the result is certainly 0 and infinity. */
+/* exp(x) over the whole range, subnormal results included. The limits of x are where the result is certainly 0 and
+ * infinity. */
 V_INLINE vec v_exp(vec x) {
     act_reduced a = act_reduce(v_min(v_set1(90.0f), v_max(v_set1(-110.0f), x)));
     vec p = v_add(act_expm1_near_0(act_fine_r(a)), v_set1(1.0f));
     return v_scale2(p, vi_sub(a.n, vi_set1(0x4b400000)));  /* less the bits of ACT_MAGIC */
 }
 
-/* exp(-|x|) = up / down. Both are multiplied by 2^65, so that up is a normal float for all x whose exp(-|x|) is not 0, and a
- * quotient up / (...) is rounded into the subnormals once, by the division.
+/* exp(-|x|) = up / down. Both are multiplied by 2^65, so that up is a normal float for all x whose exp(-|x|) is not 0,
+ * and a quotient up / (...) is rounded into the subnormals once, by the division.
  *
- * exp(r) = (2 + h) / (2 - h) with h = 2 tanh(r / 2) = r + r^3 C(r^2): being odd, h needs few terms. The rest of ln 2 enters the first r
- * only, which is enough and keeps it off the longest chain of operations. fit: tanh */
+ * exp(r) = (2 + h) / (2 - h) with h = 2 tanh(r / 2) = r + r^3 C(r^2): being odd, h needs few terms. The rest of ln 2
+ * enters the first r only, which is enough and keeps it off the longest chain of operations. fit: tanh */
 typedef struct { vec up, down; } act_ratio;
 
 V_INLINE act_ratio act_exp_ratio(vec x) {
@@ -77,8 +80,8 @@ V_INLINE vec v_log(vec x) {
     vec u = v_mul(g, g);
     vec c01 = v_fma(v_set1(-0x1.000228p-2f), g, v_set1(0x1.555554p-2f));
     vec c23 = v_fma(v_set1(-0x1.547226p-3f), g, v_set1(0x1.99a036p-3f));
-    vec c45 = v_fma(v_set1(-0x1.0d9ba2p-3f), g, v_set1(0x1.22d86ep-3f));
-    vec c67 = v_fma(v_set1(-0x1.36d44cp-4f), g, v_set1(0x1.0539eep-3f));
+    vec c45 = v_fma(v_set1(-0x1.0d9b2cp-3f), g, v_set1(0x1.22d85ap-3f));
+    vec c67 = v_fma(v_set1(-0x1.36dd2ep-4f), g, v_set1(0x1.053b06p-3f));
     vec q = v_fma(v_fma(v_fma(c67, u, c45), u, c23), u, c01);
     vec tail = v_fma(v_mul(g, u), q, v_mul(u, v_set1(-0.5f)));  /* log(1 + g) - g */
     tail = v_fma(e, v_set1(-0x1.05c61p-29f), tail);             /* ln 2, low part */
@@ -97,9 +100,10 @@ V_INLINE vec act_sigmoid(vec x) {
     return v_div(v_select_neg(x, e.up, e.down), v_add(e.down, e.up));
 }
 
-/* tanh(-|x|) = (T + h) / (1 + T h) with -|x| = n ln 2 / 2 + z, h = tanh(z) and T = tanh(n ln 2 / 2) = (f - 1) / (f + 1), f = 2^n.
- * For n = 0 it is h, so it is accurate near 0, and x itself for small x. The numerator is never larger than the denominator, whatever
- * the rounding, so neither is |tanh| ever above 1. The low part of ln 2 is too small to matter here. fit: tanh */
+/* tanh(-|x|) = (T + h) / (1 + T h) with -|x| = n ln 2 / 2 + z, h = tanh(z) and T = tanh(n ln 2 / 2) = (f - 1) / (f +
+ * 1), f = 2^n. For n = 0 it is h, so it is accurate near 0, and x itself for small x. The numerator is never larger
+ * than the denominator, whatever the rounding, so neither is |tanh| ever above 1. The low part of ln 2 is too small to
+ * matter here. fit: tanh */
 V_INLINE vec act_tanh(vec x) {
     vec a = v_max(v_set1(-10.0f), v_neg_abs(x));
     vec t = v_fma(a, v_set1(0x1.715476p+1f), v_set1(ACT_MAGIC));
@@ -130,8 +134,8 @@ V_INLINE vec act_hard_sigmoid(float alpha, float beta, vec x) {
     return v_max(v_zero(), v_min(v_set1(1.0f), v_fma(v_set1(alpha), x, v_set1(beta))));
 }
 
-/* For x < 0, alpha * (2^n (exp(r) - 1) + (2^n - 1)): accurate near 0, where n = 0. For large n, where the rest of ln 2 would count,
- * exp(x) is small beside 1. */
+/* For x < 0, alpha * (2^n (exp(r) - 1) + (2^n - 1)): accurate near 0, where n = 0. For large n, where the rest of ln 2
+ * would count, exp(x) is small beside 1. */
 V_INLINE vec act_elu(float alpha, vec x) {
     act_reduced a = act_reduce(v_max(v_set1(-40.0f), v_min(v_zero(), x)));
     vec f = act_power(a.n, 0);
@@ -156,8 +160,8 @@ V_INLINE vec act_softplus(vec x) {
     return v_add(v_max(v_zero(), x), v_fma(v_mul(u, s), p, s));
 }
 
-/* x * sigmoid(x). To the left the factor x comes before the division, which rounds into the subnormals; to the right after it, where
- * nothing can overflow. */
+/* x * sigmoid(x). To the left the factor x comes before the division, which rounds into the subnormals; to the right
+ * after it, where nothing can overflow. */
 V_INLINE vec act_silu(vec x) {
     act_ratio e = act_exp_ratio(x);
     vec left = v_mul(e.up, v_max(v_set1(-110.0f), x));

@@ -7,8 +7,15 @@
 
 #define KERNELS gru_kernels_generic
 #define USABLE gru_cpu_has_generic
-#define GRU_PANELS 1
+/* Nothing here is fast; the tiles are as small as can be. */
 #define GRU_ROWS 1
-#define DENSE_PANELS 1
+#define GRU_TILES(T, BODY) \
+    switch (rows_left) { \
+    default: break; \
+    }
 #define DENSE_ROWS 1
+#define DENSE_TILES(T, BODY) \
+    switch (rows_left) { \
+    default: break; \
+    }
 #include "kernels_template.h"

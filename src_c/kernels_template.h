@@ -5,12 +5,13 @@
  * The including file defines
  *   KERNELS       the name of the table
  *   USABLE        the function that says whether the machine can run it
- *   GRU_PANELS    panels of three gates that a single row works on at once: enough independent chains of fused multiply-adds to hide their
- *                 latency, few enough to stay in registers
- *   GRU_ROWS      rows that share each load of a three-gate panel
- *   DENSE_PANELS, DENSE_ROWS   likewise for matrices of one gate
+ *   GRU_TILES     the shapes of tiles for matrices of two or three gates: GRU_TILES(TILES, BODY) is a switch over `rows_left` with a case
+ *                 TILES(rows, panels, BODY) for each number of rows
+ *   GRU_ROWS      the most rows of such a tile
+ *   DENSE_TILES, DENSE_ROWS   likewise for matrices of one gate
  *
- * A *tile* is a few rows times a few panels. Whatever the tile, each output is computed by the chain that docs/NUMERICS.md prescribes. */
+ * A *tile* is a few rows times a few panels: enough independent chains of fused multiply-adds to hide their latency, few enough to stay in
+ * registers. Whatever the tile, each output is computed by the chain that docs/NUMERICS.md prescribes. */
 #include "activations.h"
 #include "kernels.h"
 
@@ -18,22 +19,39 @@
 
 /* ------------------------------------------------------------------------------------------------ sums */
 
-/* acc[row][panel][gate] goes on with the columns first, first + stride, ... of `m`; rows, panels and gates are constants when inlined. */
+/* acc[row][panel][gate] goes on with the columns first, first + stride, ... of `m`; rows, panels and gates are constants when inlined. What is
+ * fewer, broadcasts or weights, is kept in registers; the other is read where it is used. */
 V_INLINE void accumulate(vec *acc, const gru_matrix *m, int gates, size_t panel, int panels, const float *const *x, int rows,
                          size_t first, size_t cols, size_t stride) {
     const size_t panel_floats = m->cols * (size_t)gates * GRU_LANES;
     const float *w = m->data + panel * panel_floats;
     for (size_t k = first; k < cols; k += stride) {
         const float *wk = w + k * (size_t)gates * GRU_LANES;
+        vec broadcast[8], weights[MAX_TILE];
+        if (rows <= panels * gates) {
 #pragma GCC unroll 8
-        for (int p = 0; p < panels; p++) {
-#pragma GCC unroll 8
-            for (int g = 0; g < gates; g++) {
-                vec weights = v_load(wk + (size_t)p * panel_floats + g * GRU_LANES);
+            for (int r = 0; r < rows; r++) {
+                broadcast[r] = v_set1(x[r][k]);
+            }
+#pragma GCC unroll 32
+            for (int i = 0; i < panels * gates; i++) {
+                weights[0] = v_load(wk + (size_t)(i / gates) * panel_floats + i % gates * GRU_LANES);
 #pragma GCC unroll 8
                 for (int r = 0; r < rows; r++) {
-                    vec *a = &acc[(r * panels + p) * gates + g];
-                    *a = v_fma(weights, v_set1(x[r][k]), *a);
+                    acc[r * panels * gates + i] = v_fma(weights[0], broadcast[r], acc[r * panels * gates + i]);
+                }
+            }
+        } else {
+#pragma GCC unroll 32
+            for (int i = 0; i < panels * gates; i++) {
+                weights[i] = v_load(wk + (size_t)(i / gates) * panel_floats + i % gates * GRU_LANES);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                broadcast[0] = v_set1(x[r][k]);
+#pragma GCC unroll 32
+                for (int i = 0; i < panels * gates; i++) {
+                    acc[r * panels * gates + i] = v_fma(weights[i], broadcast[0], acc[r * panels * gates + i]);
                 }
             }
         }
@@ -102,24 +120,31 @@ V_INLINE void tile_sums(vec *sum, const gru_product *m, int gates, size_t panel,
     }
 }
 
-/* Calls BODY(rows, panels) with constants for every tile of rows [0, n) and panels [p0, p1). Panels are the outer loop: the weights of a panel
- * come from the far cache once, for all rows. */
-#define FOR_TILES(ROWS, PANELS, BODY)                                                                                                  \
+/* BODY(rows, panels) with constants for rows [row, row + R) and all panels [p0, p1), P at a time. */
+#define TILES(R, P, BODY)                                                                                                              \
     do {                                                                                                                               \
         size_t panel = p0;                                                                                                             \
-        if (n == 1) {                                                                                                                  \
-            const size_t row = 0;                                                                                                      \
-            for (; panel + PANELS <= p1; panel += PANELS) {                                                                            \
-                BODY(1, PANELS);                                                                                                       \
-            }                                                                                                                          \
+        for (; panel + (P) <= p1; panel += (P)) {                                                                                      \
+            BODY(R, P);                                                                                                                \
+        }                                                                                                                              \
+        for (; (P) > 2 && panel + 2 <= p1; panel += 2) {                                                                               \
+            BODY(R, 2);                                                                                                                \
         }                                                                                                                              \
         for (; panel < p1; panel++) {                                                                                                  \
-            size_t row = 0;                                                                                                            \
-            for (; row + ROWS <= n; row += ROWS) {                                                                                     \
+            BODY(R, 1);                                                                                                                \
+        }                                                                                                                              \
+    } while (0)
+
+/* All rows [0, n): as many full tiles as there are, panel by panel, so that the weights of a panel come from the far cache once for all rows;
+ * then what is left. */
+#define FOR_TILES(ROWS, TILES_LEFT, BODY)                                                                                              \
+    do {                                                                                                                               \
+        const size_t full = n / (ROWS) * (ROWS), rows_left = n - full;                                                                 \
+        size_t row = full;                                                                                                             \
+        TILES_LEFT(TILES, BODY);                                                                                                       \
+        for (size_t panel = p0; full && panel < p1; panel++) {                                                                         \
+            for (row = 0; row < full; row += (ROWS)) {                                                                                 \
                 BODY(ROWS, 1);                                                                                                         \
-            }                                                                                                                          \
-            for (; row < n; row++) {                                                                                                   \
-                BODY(1, 1);                                                                                                            \
             }                                                                                                                          \
         }                                                                                                                              \
     } while (0)
@@ -139,9 +164,9 @@ static void sums(const gru_product *m, size_t n, float *const *out, size_t p0, s
 #define SUMS_2(R, P) sums_tile(m, 2, out, panel, P, row, R)
 #define SUMS_3(R, P) sums_tile(m, 3, out, panel, P, row, R)
     switch (m->matrix->gates) {
-    case 1: FOR_TILES(DENSE_ROWS, DENSE_PANELS, SUMS_1); break;
-    case 2: FOR_TILES(GRU_ROWS, GRU_PANELS, SUMS_2); break;
-    default: FOR_TILES(GRU_ROWS, GRU_PANELS, SUMS_3); break;
+    case 1: FOR_TILES(DENSE_ROWS, DENSE_TILES, SUMS_1); break;
+    case 2: FOR_TILES(GRU_ROWS, GRU_TILES, SUMS_2); break;
+    default: FOR_TILES(GRU_ROWS, GRU_TILES, SUMS_3); break;
     }
 }
 
@@ -177,7 +202,7 @@ V_INLINE void dense_tile(const gru_product *m, gru_act act, float *const *out, s
 
 static void dense(const gru_product *m, gru_act act, size_t n, float *const *out, size_t p0, size_t p1) {
 #define DENSE(R, P) dense_tile(m, act, out, panel, P, row, R)
-    FOR_TILES(DENSE_ROWS, DENSE_PANELS, DENSE);
+    FOR_TILES(DENSE_ROWS, DENSE_TILES, DENSE);
 }
 
 /* ------------------------------------------------------------------------------------------------ GRU */
@@ -206,7 +231,7 @@ V_INLINE void fused_tile(const gru_product *mx, const gru_product *mh, const flo
 static void gru_fused(const gru_product *mx, const gru_product *mh, size_t n, const float *const *h, float *const *out, size_t p0,
                       size_t p1) {
 #define FUSED(R, P) fused_tile(mx, mh, h, out, panel, P, row, R)
-    FOR_TILES(GRU_ROWS, GRU_PANELS, FUSED);
+    FOR_TILES(GRU_ROWS, GRU_TILES, FUSED);
 }
 
 V_INLINE vec limited(float clip, vec a) {

@@ -5,6 +5,7 @@
 #define GRU_MODEL_H
 
 #include "gru_engine.h"
+#include "schedule.h"
 #include "opcodes.h"
 
 #define GRU_LANES 16 /* outputs of a panel */
@@ -91,6 +92,8 @@ struct gru_model {
     size_t sums_h_width;          /* the widest s_h, that of the reset-before candidate included */
     size_t hidden_width;          /* the widest hidden state, in whole panels */
     size_t state_floats;          /* of a state block */
+
+    gru_schedule step_schedule; /* of one step of one stream */
 
     const unsigned char *bytes; /* the file */
     void *mapped;               /* to be unmapped, or NULL */

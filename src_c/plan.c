@@ -97,4 +97,5 @@ void gru_model_plan(gru_model *model, size_t n_outputs) {
     }
     place_values(model);
     lay_out_state(model);
+    model->step_schedule = gru_make_schedule(model, 1, 1, 1);
 }

@@ -9,6 +9,7 @@
  * the group, and rows are packed: row first_row[t] + i is stream i at the block's step t, for i < n_active[t].
  * One step of one stream is a group of one, a block of one step, one row. */
 #include "kernels.h"
+#include "schedule.h"
 #include "state.h"
 
 #include <string.h>
@@ -17,90 +18,11 @@
 #include <omp.h>
 #endif
 
-enum {
-    BLOCK_ROWS = 64,         /* rows of a block of a causal network: enough to use each weight many times from the near cache */
-    WHOLE_ROWS = 32768,      /* and of one that is not causal, whose blocks are whole sequences, */
-    WHOLE_STREAMS = 8,       /* unless that would be fewer streams than this */
-    HOIST_BELOW_STREAMS = 16 /* groups smaller than this compute W·x of several steps at once; larger ones have enough rows per step */
-};
-
-/* ------------------------------------------------------------------------------------------------ workspace */
-
-/* How a call is cut up, and where its scratch memory lies. */
-typedef struct layout {
-    size_t group_streams, block_steps, block_rows, hoist_rows;
-    size_t n_groups, n_threads;
-    size_t order, counts;                                                      /* shared by the threads */
-    size_t values, sequence_values, sums_x, sums_h, z, rh;                     /* per thread: arrays of floats, */
-    size_t x, start, hoisted, h, h_start, sh, out, z_rows, rh_rows;            /* of pointers to rows, */
-    size_t n_active, first_row;                                                /* of sizes per step */
-    size_t shared_nbytes, thread_nbytes;
-} layout;
+/* Groups smaller than this compute W·x of several steps at once; larger ones have enough rows per step. */
+enum { HOIST_BELOW_STREAMS = 16 };
 
 static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
-}
-
-static size_t take(size_t *next, size_t n, size_t item_nbytes) {
-    size_t at = *next;
-    *next += gru_round_up(n * item_nbytes, 64);
-    return at;
-}
-
-static layout lay_out(const gru_model *m, size_t n_streams, size_t n_steps, int n_threads) {
-    layout l;
-    size_t threads = n_threads > 1 ? (size_t)n_threads : 1;
-    size_t share = (n_streams + threads - 1) / threads;
-    size_t most = BLOCK_ROWS;
-    if (!m->info.causal) {
-        most = WHOLE_ROWS / n_steps;
-        most = most < WHOLE_STREAMS ? WHOLE_STREAMS : most > BLOCK_ROWS ? BLOCK_ROWS : most;
-    }
-    l.group_streams = smaller(share, most);
-    l.block_steps = m->info.causal ? smaller(n_steps, BLOCK_ROWS / l.group_streams) : n_steps;
-    l.block_rows = l.group_streams * l.block_steps;
-    l.hoist_rows = smaller(l.block_rows, BLOCK_ROWS / l.group_streams * l.group_streams);
-    l.n_groups = (n_streams + l.group_streams - 1) / l.group_streams;
-    l.n_threads = smaller(threads, l.n_groups);
-
-    size_t next = 0;
-    l.order = take(&next, n_streams, sizeof(uint32_t));
-    l.counts = take(&next, n_steps + 2, sizeof(uint32_t));
-    l.shared_nbytes = next;
-    next = 0;
-    l.values = take(&next, l.block_rows * m->step_values_width, sizeof(float));
-    l.sequence_values = take(&next, l.group_streams * m->sequence_values_width, sizeof(float));
-    l.sums_x = take(&next, l.hoist_rows * m->sums_x_width, sizeof(float));
-    l.sums_h = take(&next, l.group_streams * m->sums_h_width, sizeof(float));
-    l.z = take(&next, l.group_streams * m->hidden_width, sizeof(float));
-    l.rh = take(&next, l.group_streams * m->hidden_width, sizeof(float));
-    l.x = take(&next, l.block_rows, sizeof(float *));
-    l.start = take(&next, l.block_rows, sizeof(float *));
-    l.hoisted = take(&next, l.hoist_rows, sizeof(float *));
-    l.out = take(&next, l.block_rows, sizeof(float *));
-    l.h = take(&next, l.group_streams, sizeof(float *));
-    l.h_start = take(&next, l.group_streams, sizeof(float *));
-    l.sh = take(&next, l.group_streams, sizeof(float *));
-    l.z_rows = take(&next, l.group_streams, sizeof(float *));
-    l.rh_rows = take(&next, l.group_streams, sizeof(float *));
-    l.n_active = take(&next, l.block_steps, sizeof(size_t));
-    l.first_row = take(&next, l.block_steps + 1, sizeof(size_t));
-    l.thread_nbytes = next;
-    return l;
-}
-
-enum { WORKSPACE_SLACK = 64 }; /* to align what the caller gave */
-
-size_t gru_run_workspace_nbytes(const gru_model *model, size_t n_streams, size_t n_steps, int n_threads) {
-    if (!n_streams || !n_steps) {
-        return WORKSPACE_SLACK;
-    }
-    layout l = lay_out(model, n_streams, n_steps, n_threads);
-    return l.shared_nbytes + (n_threads > 1 ? (size_t)n_threads : 1) * l.thread_nbytes + WORKSPACE_SLACK;
-}
-
-size_t gru_step_workspace_nbytes(const gru_model *model) {
-    return gru_run_workspace_nbytes(model, 1, 1, 1);
 }
 
 static unsigned char *aligned(void *workspace) {
@@ -113,7 +35,7 @@ typedef struct block {
     const gru_model *model;
     const gru_kernels *kernels;
     const gru_run_args *args;
-    const layout *l;
+    const gru_schedule *l;
     unsigned char *memory;   /* this thread's workspace */
     const uint32_t *order;   /* the group's streams: their numbers in the call */
     size_t n_streams;        /* of the group */
@@ -518,7 +440,7 @@ typedef struct call {
     const gru_model *model;
     const gru_kernels *kernels;
     const gru_run_args *args;
-    const layout *l;
+    const gru_schedule *l;
     unsigned char *memory; /* of all threads */
     const uint32_t *order;
 } call;
@@ -563,17 +485,22 @@ gru_result gru_run(const gru_model *model, const gru_run_args *args, void *works
     if (result != GRU_OK || !kernels) {
         return result != GRU_OK ? result : GRU_ERROR_ARGUMENT;
     }
-    const layout l = lay_out(model, args->n_streams, args->n_steps, args->n_threads);
-    if (workspace_nbytes < l.shared_nbytes + l.n_threads * l.thread_nbytes + WORKSPACE_SLACK) {
+    gru_schedule computed;
+    const gru_schedule *l = &model->step_schedule;
+    if (args->n_streams > 1 || args->n_steps > 1) {
+        computed = gru_make_schedule(model, args->n_streams, args->n_steps, args->n_threads);
+        l = &computed;
+    }
+    if (workspace_nbytes < l->shared_nbytes + l->n_threads * l->thread_nbytes + GRU_WORKSPACE_SLACK) {
         return GRU_ERROR_ARGUMENT;
     }
     unsigned char *memory = aligned(workspace);
-    uint32_t *order = (uint32_t *)(void *)(memory + l.order);
-    sort_by_length(args, (uint32_t *)(void *)(memory + l.counts), order);
-    memory += l.shared_nbytes;
-    const call c = {model, kernels, args, &l, memory, order};
-    if (l.n_threads == 1) {
-        for (size_t g = 0; g < l.n_groups; g++) {
+    uint32_t *order = (uint32_t *)(void *)(memory + l->order);
+    sort_by_length(args, (uint32_t *)(void *)(memory + l->counts), order);
+    memory += l->shared_nbytes;
+    const call c = {model, kernels, args, l, memory, order};
+    if (l->n_threads == 1) {
+        for (size_t g = 0; g < l->n_groups; g++) {
             run_group_of(&c, g, 0);
         }
     } else {

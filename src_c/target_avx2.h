@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* First include of an AVX2 file, target_end.h being its last: what stands between them is compiled for AVX2 and FMA without
- * any flag on the command line. The system headers come before the switch, so that nothing of theirs is compiled for the
- * instruction set; a file must not include others in between. */
+/* First include of an AVX2 file, target_end.h being its last: what stands between them is compiled for AVX2 and FMA
+ * without any flag on the command line. The system headers come before the switch, so that nothing of theirs is
+ * compiled for the instruction set; a file must not include others in between. */
 #if !defined(__x86_64__)
 #error "an AVX2 file in a build for another architecture"
 #endif

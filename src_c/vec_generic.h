@@ -2,12 +2,13 @@
 /* The vector primitives in plain C, and what each of them means on every instruction set.
  *
  * vec_generic.h, vec_avx2.h, vec_avx512.h and vec_neon.h define the same names; an instruction-set file includes one of
- * them, then the templates over it. A vec is always 16 float32 lanes (one panel), a veci 16 int32 lanes, a vecm 16 yes/no
- * lanes. The same calls give the same bits everywhere (the sign and payload of a NaN excepted), if the floating-point mode is
- * the usual one: rounding to nearest even, subnormals kept.
+ * them, then the templates over it. A vec is always 16 float32 lanes (one panel), a veci 16 int32 lanes, a vecm 16
+ * yes/no lanes. The same calls give the same bits everywhere (the sign and payload of a NaN excepted), if the floating-
+ * point mode is the usual one: rounding to nearest even, subnormals kept.
  *
  *   v_set1 v_zero v_load v_store    pointers need the alignment of a float only
- *   v_load_n(p, n) v_store_n(p, a, n)   the first n lanes, 1 <= n <= 16; missing lanes read as +0; memory beyond is not touched
+ *   v_load_n(p, n) v_store_n(p, a, n)   the first n lanes, 1 <= n <= 16: missing lanes read as +0, memory beyond is
+ *                                   not touched
  *   v_add v_sub v_mul v_div v_sqrt  IEEE 754, correctly rounded
  *   v_fma(a, b, c) a * b + c        one rounding
  *   v_fnma(a, b, c) c - a * b       one rounding
@@ -21,10 +22,10 @@
  *   vi_set1 vi_load vi_store vi_add vi_sub vi_and vi_or vi_xor   wrap around
  *   vi_shl vi_sra vi_srl (a, n)     n a constant from 1 to 31; sra copies the sign, srl brings in 0
  *   vi_to_float(a)                  conversion, rounded to nearest even
- *   v_scale2(p, n)                  p * 2^n with one rounding, for -252 <= n <= 252 and 2^-25 <= |p| <= 2^25 or p = 0, inf, NaN
+ *   v_scale2(p, n)                  p * 2^n with one rounding, for -252 <= n <= 252 and 2^-25 <= |p| <= 2^25, or p = 0,
+ *                                   infinity, NaN
  *   v_sum16(a)                      fixed tree: lanes i and i+8, then i and i+4, i and i+2, i and i+1
- *   v_max16(a)                      largest lane; NaN if any lane is NaN; of +0 and -0 either
- */
+ *   v_max16(a)                      largest lane; NaN if any lane is NaN; of +0 and -0 either */
 #ifndef GRU_VEC_H
 #define GRU_VEC_H
 
@@ -38,7 +39,8 @@
 
 #define V_NAME "generic"
 #define V_LANES 16
-/* Left to the compiler: forced inlining of these loops makes it slow and its code large, and nothing here is fast anyway. */
+/* Left to the compiler: forced inlining of these loops makes it slow and its code large, and nothing here is fast
+ * anyway. */
 #define V_INLINE static inline
 
 typedef struct { float f[16]; } vec;

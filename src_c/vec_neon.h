@@ -18,7 +18,8 @@
 #define V_LANES 16
 #define V_INLINE static inline __attribute__((always_inline))
 
-/* q0 holds lanes 0 to 3, q3 lanes 12 to 15. Four members and not an array: gcc keeps them in registers more reliably. */
+/* q0 holds lanes 0 to 3, q3 lanes 12 to 15. Four members and not an array: gcc keeps them in registers more
+ * reliably. */
 typedef struct { float32x4_t q0, q1, q2, q3; } vec;
 typedef struct { int32x4_t q0, q1, q2, q3; } veci;
 typedef struct { uint32x4_t q0, q1, q2, q3; } vecm;  /* all bits of a lane are 1 or 0 */

@@ -2,6 +2,7 @@
 """What holds for all tests: the settings of hypothesis, and which tests can run here."""
 
 import importlib.util
+import sys
 
 from hypothesis import settings
 
@@ -9,6 +10,10 @@ from hypothesis import settings
 settings.register_profile("gru_engine", settings(), deadline=None)
 settings.load_profile("gru_engine")
 
-# Comparison with the framework needs the framework; `make torch-test` installs it.
+# Comparison with PyTorch needs PyTorch; `make torch-test` installs it. Where it is missing, `import torch` must fail and
+# not find the folder tests/torch, which a path to this folder makes an importable name.
+collect_ignore = []
 _torch = importlib.util.find_spec("torch")
-collect_ignore = [] if _torch and _torch.origin else ["torch"]
+if _torch is None or _torch.origin is None:
+    collect_ignore.append("torch")
+    sys.modules["torch"] = None  # type: ignore[assignment]

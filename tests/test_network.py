@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from random_networks import random_input, random_network
 
 from gru_engine import Network, reference
 from gru_engine.activations import NAMES, Activation, activation
-from gru_engine.layers import Concat, Dense, Embedding, Gru
+from gru_engine.layers import Concat, Dense, Embedding, Gru, Input
+from gru_engine.network import Value
+
+from .random_networks import random_input, random_network
 
 Array = npt.NDArray[Any]
 
@@ -73,13 +75,21 @@ def test_layers_keep_private_read_only_copies() -> None:
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [("float16", "float32"), ("float32", "float32"), ("float64", "float64"), ("int8", "float64"), ("uint64", "float64")],
+    [
+        ("float16", "float32"),
+        ("float32", "float32"),
+        ("float64", "float64"),
+        ("int8", "float64"),
+        ("uint64", "float64"),
+    ],
 )
 def test_types_of_arrays(given: str, kept: str) -> None:
     net = Network()
     net.embedding(net.tokens(3), np.array([[1], [2], [3]], given))
     layer = net.layers[1]
-    assert isinstance(layer, Embedding) and layer.E.dtype == kept and layer.E[2, 0] == 3
+    assert isinstance(layer, Embedding)
+    assert layer.E.dtype == kept
+    assert layer.E[2, 0] == 3
 
 
 def test_missing_biases_and_initial_state_are_zeros_of_the_same_type() -> None:
@@ -88,7 +98,8 @@ def test_missing_biases_and_initial_state_are_zeros_of_the_same_type() -> None:
     net.gru(net.input(2), W, U)
     layer = gru(net, 1)
     for array, size in ((layer.b_x, 12), (layer.b_h, 12), (layer.h0, 4)):
-        assert array.dtype == np.float32 and array.tolist() == [0] * size
+        assert array.dtype == np.float32
+        assert array.tolist() == [0] * size
 
 
 def test_concat_of_a_list() -> None:
@@ -97,7 +108,8 @@ def test_concat_of_a_list() -> None:
     y = net.dense(x, np.ones((3, 2)))
     z = net.dense([x, y], np.ones((1, 5)))
     concat = net.layers[z.layer.inputs[0]]
-    assert isinstance(concat, Concat) and concat.inputs == (x.index, y.index)
+    assert isinstance(concat, Concat)
+    assert concat.inputs == (x.index, y.index)
     assert net.concat([x, y]).index == z.layer.inputs[0], "the same concatenation is made once"
     assert net.concat((y, x)).index != z.layer.inputs[0], "the order matters"
     assert net.concat([x]) == x
@@ -170,9 +182,7 @@ def test_bidirectional_is_forward_and_reverse_one_after_the_other() -> None:
     halves = [gru_arrays(seed, 4, 3) for seed in (3, 4)]
     h0 = arrays(5, (2, 4))[0]
     net = Network()
-    y = net.gru(
-        net.input(3), *(np.stack(pair) for pair in zip(*halves)), direction="bidirectional", h0=h0, name="bi"
-    )
+    y = net.gru(net.input(3), *(np.stack(pair) for pair in zip(*halves)), direction="bidirectional", h0=h0, name="bi")
     net.output(y)
     expected = Network()
     x = expected.input(3)
@@ -191,7 +201,8 @@ def test_bidirectional_without_biases() -> None:
     W, U, _, _ = gru_arrays(3, 4, 3)
     net = Network()
     net.gru(net.input(3), np.stack([W, W]), np.stack([U, U]), direction="bidirectional")
-    assert not gru(net, 1).b_x.any() and gru(net, 2).reverse
+    assert not gru(net, 1).b_x.any()
+    assert gru(net, 2).reverse
 
 
 def test_one_hot_input_takes_the_bias_into_its_columns() -> None:
@@ -229,12 +240,14 @@ def test_properties() -> None:
 
 def test_layers_that_reach_no_output_do_not_count() -> None:
     net = small_network()
-    assert net.causal and net.state_size == 4
+    assert net.causal
+    assert net.state_size == 4
     assert net.initial_state.tolist() == [0, 1, 2, 3]
     pruned = net.pruned()
     assert [layer.operation for layer in pruned.layers] == ["input", "gru", "concat", "dense"]
     assert [layer.inputs for layer in pruned.layers] == [(), (0,), (1, 0), (2,)]
-    assert pruned.outputs == net.outputs and pruned.same(net)
+    assert pruned.outputs == net.outputs
+    assert pruned.same(net)
     assert len(net.layers) == 6, "the network itself is unchanged"
 
 
@@ -263,7 +276,8 @@ def test_repr_and_summary() -> None:
     assert len(lines) == 1 + 6 + 1
     assert lines[0].split() == ["layer", "name", "reads", "width", "weights", "details"]
     assert lines[2].split() == ["1", "gru", "0", "4", "112", "tanh,", "sigmoid,", "reset", "after"]
-    assert "reverse" in lines[3] and "softmax" in lines[6]
+    assert "reverse" in lines[3]
+    assert "softmax" in lines[6]
     assert lines[-1] == f"outputs: p = [0:2], y1 = [2:6]; {weights} weights, state 4, causal"
     assert all(len(line) == len(line.rstrip()) for line in lines)
 
@@ -305,31 +319,251 @@ def test_same_sees_every_difference() -> None:
         assert not build().same(build(**change)), change
     assert build(act=("scaled_tanh", 0.1)).same(build(act=("scaled_tanh", float(np.float32(0.1)))))
     assert not build(act=("scaled_tanh", 0.1)).same(build(act=("scaled_tanh", 0.1001)))
-    assert build(clip=0.1).same(build(clip=float(np.float32(0.1)))) and not build(clip=0.1).same(build(clip=0.2))
+    assert build(clip=0.1).same(build(clip=float(np.float32(0.1))))
+    assert not build(clip=0.1).same(build(clip=0.2))
 
 
 def test_same_does_not_compare_names_of_layers_and_metadata() -> None:
-    a, b = Network(), Network()
+    a, b, wider = Network(), Network(), Network()
     a.output(a.input(2, name="a"))
     b.output(b.input(2, name="b"))
     b.metadata["x"] = 1
+    wider.output(wider.input(3))
     assert a.same(b)
-    c = Network()
-    c.output(c.tokens(2) and c.embedding(c.tokens_value, [[1], [2]])) if False else None
-    d = Network()
-    d.input(2)
-    assert not a.same(copy.deepcopy(small_network()))
+    assert not a.same(wider)
+    assert not a.same(small_network())
 
 
-def test_copies_are_independent() -> None:
+def test_deep_copies_are_independent() -> None:
     net = small_network()
     other = copy.deepcopy(net)
     assert other.same(net)
-    other.output(other.concat([]) if False else other.pruned() and Network_value(other), name="more")
+    other.output(Value(other, 0), name="more")
+    assert "more" in other.outputs
     assert "more" not in net.outputs
 
 
-def Network_value(net: Network) -> Any:
-    from gru_engine.network import Value
+# ---- what is refused, and how
 
-    return Value(net, 0)
+
+def with_gru(**change: Any) -> Callable[[Network], object]:
+    """A call of gru with good arguments but for some."""
+
+    def call(net: Network) -> object:
+        W, U, b_x, b_h = gru_arrays(0, 4, 3)
+        arguments = {"W": W, "U": U, "b_x": b_x, "b_h": b_h, **change}
+        return net.gru(net.input(3), **arguments)
+
+    return call
+
+
+def holed(*shape: int) -> Array:
+    array = np.zeros(shape)
+    array[-1, 1] = np.nan
+    return array
+
+
+def outputs(net: Network, values: list[Value], name: str | None = None) -> None:
+    for value in values:
+        net.output(value, name)
+
+
+REFUSED: list[tuple[Callable[[Network], object], type[Exception], str]] = [
+    # inputs
+    (lambda n: n.input(0), ValueError, r"input: the width must be from 1 to 16777216, got 0"),
+    (lambda n: n.input(2**24 + 1), ValueError, "from 1 to 16777216, got 16777217"),
+    (lambda n: n.input(2.0), TypeError, "integer, got 2.0"),  # type: ignore[arg-type]
+    (lambda n: n.input(True), TypeError, "integer, got True"),
+    (lambda n: n.tokens(2**28 + 1), ValueError, "vocab must be from 1 to 268435456"),
+    (lambda n: (n.input(2), n.input(2)), ValueError, r"input\(\) must come first and once; .*input, vector of 2"),
+    (lambda n: (n.input(2), n.tokens(2)), ValueError, r"tokens\(\) must come first and once"),
+    (lambda n: n.input(2, name=3), TypeError, "name must be a string, got 3"),  # type: ignore[arg-type]
+    (lambda n: n.input(2, name="a\0b"), ValueError, "name must be valid UTF-8"),
+    (lambda n: n.input(2, name="\ud800"), ValueError, "name must be valid UTF-8"),
+    # values
+    (lambda n: n.dense(3, [[1]]), TypeError, "x must be a Value of this network or a list of them, got int"),  # type: ignore[arg-type]
+    (lambda n: n.dense(Network().input(2), [[1, 2]]), ValueError, "x is a value of another network"),
+    (lambda n: n.concat([]), TypeError, "at least one Value"),
+    (lambda n: n.concat(n.input(2)), TypeError, "needs a list"),  # type: ignore[arg-type]
+    (lambda n: n.concat([n.input(2), 3]), TypeError, r"values\[1\] must be a Value"),  # type: ignore[list-item]
+    (lambda n: n.concat([n.input(2)] * 1025), ValueError, "concat of 1025 values, expected at most 1024"),
+    (
+        lambda n: n.concat([n.input(2**24)] * 2),
+        ValueError,
+        "concat: the width must be from 1 to 16777216, got 33554432",
+    ),
+    (lambda n: n.embedding(n.input(3), [[1], [2], [3]]), ValueError, r"tokens must be the value of tokens\(\)"),
+    (lambda n: n.affine(n.tokens(3), [1] * 3, [1] * 3), ValueError, "v must be a vector, got the tokens"),
+    (lambda n: n.dense([n.tokens(3)], np.ones((2, 3))), ValueError, r"values\[0\] must be a vector, got the tokens"),
+    (lambda n: n.output(n.tokens(3)), ValueError, "v must be a vector"),
+    # arrays
+    (lambda n: n.dense(n.input(3), np.ones((2, 4))), ValueError, r"W must have the shape \[O, I = 3\], got \[2, 4\]"),
+    (lambda n: n.dense(n.input(3), np.ones((0, 3))), ValueError, r"W must have the shape \[O, I = 3\], got \[0, 3\]"),
+    (lambda n: n.dense(n.input(3), np.ones(3)), ValueError, r"W must have the shape \[O, I = 3\], got \[3\]"),
+    (lambda n: n.dense(n.input(3), np.ones((2, 3)), [1]), ValueError, r"b must have the shape \[O = 2\], got \[1\]"),
+    (lambda n: n.dense(n.input(3), holed(2, 3)), ValueError, r"W must be finite, got nan at \[1, 1\]"),
+    (lambda n: n.dense(n.input(1), [[np.inf]]), ValueError, r"W must be finite, got inf at \[0, 0\]"),
+    (lambda n: n.dense(n.input(1), [[1j]]), TypeError, "W must be an array of real numbers, got dtype complex128"),
+    (lambda n: n.dense(n.input(1), [[True]]), TypeError, "got dtype bool"),
+    (lambda n: n.dense(n.input(1), [["1"]]), TypeError, "got dtype <U1"),
+    (lambda n: n.embedding(n.tokens(3), np.ones((4, 2))), ValueError, r"\[vocabulary = 3, D\], got \[4, 2\]"),
+    (
+        lambda n: n.affine(n.input(3), [1, 2], [1, 2, 3]),
+        ValueError,
+        r"scale must have the shape \[width = 3\], got \[2\]",
+    ),
+    # activations
+    (lambda n: n.activation(n.input(3), "gelu"), ValueError, "spec 'gelu' is not known; known are linear, sigmoid"),
+    (lambda n: n.activation(n.input(3), ("relu", 1)), ValueError, "'relu' has 0 parameters, got 1"),
+    (lambda n: n.activation(n.input(3), ("elu", 1, 2)), ValueError, "'elu' has 1 parameters, got 2"),
+    (
+        lambda n: n.activation(n.input(3), ("elu", "x")),
+        TypeError,
+        "a parameter of spec 'elu' must be a number, got 'x'",
+    ),
+    (lambda n: n.activation(n.input(3), ("elu", np.nan)), ValueError, "must be a finite float32, got nan"),
+    (lambda n: n.activation(n.input(3), ("elu", 1e39)), ValueError, r"must be a finite float32, got 1e\+39"),
+    (lambda n: n.activation(n.input(3), 7), TypeError, "must be a name"),  # type: ignore[arg-type]
+    (lambda n: n.activation(n.input(3), None), TypeError, "must be a name"),  # type: ignore[arg-type]
+    # gru
+    (with_gru(reset="later"), ValueError, "reset must be one of 'after', 'before', 'all', 'none', got 'later'"),
+    (with_gru(keep="both"), ValueError, "keep must be 'old' or 'new', got 'both'"),
+    (with_gru(gates="rz"), ValueError, "gates must be a permutation of 'rzn' with reset='after', got 'rz'"),
+    (with_gru(gates="rzz"), ValueError, "permutation of 'rzn'"),
+    (with_gru(reset="none", gates="rzn"), ValueError, "permutation of 'zn' with reset='none'"),
+    (with_gru(direction="both"), ValueError, "direction must be 'forward', 'reverse' or 'bidirectional', got 'both'"),
+    (with_gru(activation="softmax"), ValueError, "activation of a GRU cannot be 'softmax'"),
+    (with_gru(gate_activation="log_softmax"), ValueError, "gate_activation of a GRU cannot be 'log_softmax'"),
+    (with_gru(gate_activation="?"), ValueError, "gate_activation '\\?' is not known"),
+    (with_gru(clip=0), ValueError, "clip must be positive as a float32, got 0"),
+    (with_gru(clip=-1.0), ValueError, "clip must be positive"),
+    (with_gru(clip=np.nan), ValueError, "clip must be a finite float32, got nan"),
+    (with_gru(clip=1e-60), ValueError, "clip must be positive"),
+    (with_gru(clip="1"), TypeError, "clip must be a number, got '1'"),
+    (with_gru(U=np.ones((12, 5))), ValueError, r"U must have the shape \[3\*H, H\] for the gates 'rzn', got \[12, 5\]"),
+    (with_gru(U=np.ones((8, 4))), ValueError, r"U must have the shape \[3\*H, H\]"),
+    (with_gru(W=np.ones((12, 4))), ValueError, r"W must have the shape \[3\*H = 12, I = 3\], got \[12, 4\]"),
+    (with_gru(W=np.ones((9, 3))), ValueError, r"W must have the shape \[3\*H = 12, I = 3\], got \[9, 3\]"),
+    (with_gru(b_x=np.ones(4)), ValueError, r"b_x must have the shape \[3\*H = 12\], got \[4\]"),
+    (with_gru(b_h=np.ones((2, 12))), ValueError, r"b_h must have the shape \[3\*H = 12\], got \[2, 12\]"),
+    (with_gru(h0=np.ones(3)), ValueError, r"h0 must have the shape \[H = 4\], got \[3\]"),
+    (with_gru(h0=[0, 0, 0, np.inf]), ValueError, r"h0 must be finite, got inf at \[3\]"),
+    (with_gru(direction="bidirectional"), ValueError, "W must have a leading axis of 2 .* got the shape \\[12, 3\\]"),
+    # rates
+    (lambda n: n.add(n.input(2), n.dense(Value(n, 0), np.ones((3, 2)))), ValueError, "same width, got 2 and 3"),
+    (
+        lambda n: n.add(x := n.input(2), n.last(x)),
+        ValueError,
+        "one value per time step, but .*last.* is one per sequence",
+    ),
+    (lambda n: n.concat([x := n.input(2), n.first(x)]), ValueError, "concat: .*input.* is one value per time step"),
+    (lambda n: n.last(n.first(n.input(2))), ValueError, "last: v is already one value per sequence"),
+    (lambda n: n.gru(n.last(n.input(2)), [[1]], [[1]]), ValueError, "gru: x is one value per sequence"),
+    # outputs
+    (lambda n: n.output(n.input(2), name=""), ValueError, "must not be empty"),
+    (lambda n: outputs(n, [n.input(2)] * 2, "a"), ValueError, "already an output named 'a'"),
+    (lambda n: outputs(n, [x := n.input(2), n.last(x)]), ValueError, "output: .* one per sequence"),
+    (lambda n: outputs(n, [n.input(1)] * 4097), ValueError, "at most 4096 outputs"),
+    (lambda n: outputs(n, [n.input(2**24)] * 2), ValueError, "all outputs together"),
+    # files
+    (lambda n: n.tobytes("int8"), ValueError, "dtype 'int8' is not supported; supported: 'float32'"),
+    (lambda n: n.tobytes(), ValueError, "no output"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED)
+def test_refused(call: Callable[[Network], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(Network())
+
+
+def test_one_hot_weights_and_bias_beyond_the_range() -> None:
+    big = np.full(1, 3e38, np.float32)
+    net = Network()
+    tokens = net.tokens(1)
+    with pytest.raises(ValueError, match=r"W \+ bias must be finite, got inf at \[0, 0\]"):
+        net.dense(tokens, big[np.newaxis], big)
+
+
+def test_a_refused_layer_leaves_the_network_as_it_was() -> None:
+    net = Network()
+    x = net.input(3)
+    pair = [np.stack([a, a]) for a in gru_arrays(0, 4, 3)]
+    pair[1][1, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="U must be finite"):
+        net.gru(x, *pair, direction="bidirectional")
+    assert len(net.layers) == 1
+
+
+# ---- activations
+
+
+def test_codes_of_activations_are_those_of_the_c_header() -> None:
+    header = (Path(__file__).parent.parent / "src_c" / "opcodes.h").read_text()
+    for code, name in NAMES.items():
+        assert f"GRU_ACT_{name.upper()} = {code}" in header
+
+
+def test_default_parameters_are_those_of_onnx() -> None:
+    defaults = {
+        "affine": (1, 0),
+        "leaky_relu": (0.01,),
+        "thresholded_relu": (1,),
+        "scaled_tanh": (1, 1),
+        "hard_sigmoid": (0.2, 0.5),
+        "elu": (1,),
+    }
+    for name in NAMES.values():
+        assert activation(name).parameters == defaults.get(name, ())
+    assert activation(("hard_sigmoid", 0.3)) == Activation("hard_sigmoid", (0.3, 0.5))
+    assert str(activation("hard_sigmoid")) == "hard_sigmoid(0.2, 0.5)"
+    assert str(activation("tanh")) == "tanh"
+
+
+# ---- random networks
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_networks_are_valid(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    net = random_network(rng, max_size=40)
+    assert net.same(net.pruned())
+    y, state = reference.run(net, random_input(rng, net, 2, 5), return_state=True)
+    assert np.isfinite(y).all()
+    assert np.abs(state).max() < 5
+    assert y.shape == ((2,) if net.per_sequence else (2, 5)) + (net.output_size,)
+
+
+def test_random_networks_use_everything() -> None:
+    found: set[object] = set()
+    for seed in range(250):
+        net = random_network(np.random.default_rng(seed), max_size=8)
+        for layer in net.pruned().layers:
+            found.add(layer.operation)
+            if isinstance(layer, Gru):
+                found |= {layer.reset, ("gate", layer.gate_activation.name), ("reverse", layer.reverse)}
+                found |= {("clip", layer.clip is not None), ("h0", layer.h0.any()), ("bias", layer.b_x.any())}
+            found |= {a.name for a in vars(layer).values() if isinstance(a, Activation)}
+        found |= {("outputs", len(net.outputs)), ("per sequence", net.per_sequence), ("causal", net.causal)}
+    operations = "input tokens embedding dense gru concat add multiply affine activate last first".split()
+    assert found >= {*operations, *NAMES.values(), "after", "before", "all", "none"}
+    assert found >= {
+        (what, yes) for what in ("reverse", "clip", "h0", "bias", "per sequence", "causal") for yes in (0, 1)
+    }
+    assert found >= {("outputs", n) for n in (1, 2, 3)}
+
+
+def test_random_networks_keep_to_what_is_asked() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        net = random_network(rng, max_size=9, layers=(2, 2), allow_reverse=False, tokens=True, per_sequence=False)
+        assert net.causal
+        assert net.vocab_size is not None
+        assert not net.per_sequence
+        net = random_network(rng, max_size=9, tokens=False, per_sequence=True, discontinuous=False, dtype=np.float64)
+        assert net.vocab_size is None
+        assert net.per_sequence
+        for layer in net.layers:
+            assert all(array.dtype == np.float64 for array in layer.arrays.values())
+            assert "thresholded_relu" not in [a.name for a in vars(layer).values() if isinstance(a, Activation)]
+            assert layer.width <= 9 or not isinstance(layer, (Input, Gru))

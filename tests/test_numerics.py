@@ -182,7 +182,8 @@ def test_sums_are_the_chains_of_the_specification(gates: int, chains: int, colum
     matrix = rng.normal(size=(gates, 3, columns)).astype(np.float32)
     x = rng.normal(size=(5, columns)).astype(np.float32)
     result = sums(bias, matrix, x)
-    assert result.shape == (5, gates, 3) and result.dtype == np.float32
+    assert result.shape == (5, gates, 3)
+    assert result.dtype == np.float32
     for n, g, h in np.ndindex(5, gates, 3):
         assert bits(result[n, g, h]) == bits(chain(float(bias[g, h]), matrix[g, h], x[n], chains))
 
@@ -211,7 +212,9 @@ def test_sums_overflow_quietly() -> None:
     assert sums(np.zeros((1, 1), np.float32), big, np.full((1, 8), 2, np.float32)) == np.inf
 
 
-@pytest.mark.parametrize("shapes", [((3, 4), (3, 5, 2), (1, 2)), ((5, 4), (5, 4, 2), (1, 2)), ((3, 4), (3, 4, 2), (1, 3))])
+@pytest.mark.parametrize(
+    "shapes", [((3, 4), (3, 5, 2), (1, 2)), ((5, 4), (5, 4, 2), (1, 2)), ((3, 4), (3, 4, 2), (1, 3))]
+)
 def test_sums_refuse_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(ValueError, match="sums needs"):
         sums(*(np.zeros(shape, np.float32) for shape in shapes))

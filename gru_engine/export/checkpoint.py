@@ -61,7 +61,7 @@ def read_arrays(path: str | os.PathLike[str], key: str | None = None) -> Arrays:
     if start[:4] != b"PK\x03\x04":
         if start[:1] == b"\x80" or start[:6] in (b"ustar\0", b"(dp0\n"):
             raise ExportError(
-                f"{path} is a bare pickle, as torch.save wrote before PyTorch 1.6; load it with torch and save its state_dict() again"
+                f"{path} is a bare pickle, as torch.save wrote before PyTorch 1.6; load it with torch and save it again"
             )
         return _read_safetensors(path)
     try:
@@ -89,7 +89,9 @@ def _read_safetensors(path: Path) -> Arrays:
     try:
         tensors = safetensors.deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
-        raise ExportError(f"{path} is neither a checkpoint of PyTorch (a zip archive) nor a safetensors file: {error}") from error
+        raise ExportError(
+            f"{path} is neither a checkpoint of PyTorch (a zip archive) nor a safetensors file: {error}"
+        ) from error
     arrays = {}
     for name, tensor in sorted(tensors):
         if tensor["dtype"] not in _DTYPES:
@@ -105,7 +107,8 @@ def _decode(data: bytes, dtype: str, order: str) -> Array:
         return (np.frombuffer(data, order + "u2").astype(np.uint32) << 16).view(np.float32)
     if dtype == "?":
         return np.frombuffer(data, np.uint8) != 0
-    return np.frombuffer(data, order + dtype).astype(dtype)
+    flat: Array = np.frombuffer(data, order + dtype).astype(dtype)
+    return flat
 
 
 # ---- the dictionary of the model
@@ -174,14 +177,18 @@ class _Tensor(_Closed):
     __slots__ = ("offset", "size", "storage", "stride")
 
     def __init__(self, storage: Any, offset: Any, size: Any, stride: Any):
-        if not isinstance(storage, _Storage) or not all(type(n) is int and 0 <= n < 2**62 for n in (offset, *size, *stride)):
+        if not isinstance(storage, _Storage) or not all(
+            type(n) is int and 0 <= n < 2**62 for n in (offset, *size, *stride)
+        ):
             raise ExportError(f"a tensor is described by {offset!r}, {size!r}, {stride!r}")
         if len(size) != len(stride):
             raise ExportError(f"a tensor has the shape {list(size)}, but the strides {list(stride)}")
         length, elements = len(storage.flat), math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride))
         if elements and (last >= length or elements > max(length, _MOST_REPEATED)):
-            raise ExportError(f"a tensor of shape {list(size)} at {offset} reaches beyond its storage of {length} numbers")
+            raise ExportError(
+                f"a tensor of shape {list(size)} at {offset} reaches beyond its storage of {length} numbers"
+            )
         self.storage, self.offset, self.size, self.stride = storage, offset, tuple(size), tuple(stride)
 
     def array(self) -> Array:
@@ -241,7 +248,9 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise ExportError(f"{self._archive.path} wants to make a {module}.{name}, and only tensors are read; {_ADVICE}")
+            raise ExportError(
+                f"{self._archive.path} wants to make a {module}.{name}, and only tensors are read; {_ADVICE}"
+            )
         return _ALLOWED[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -284,7 +293,9 @@ class _TorchArchive:
             dtype = _DTYPES[kind.name]
             size = 2 if dtype == "bf16" else np.dtype(dtype).itemsize
             if type(length) is not int or length < 0 or length * size > len(data):
-                raise ExportError(f"{self.path}: storage {key} has {len(data)} bytes, too few for {length!r} numbers of {size} bytes")
+                raise ExportError(
+                    f"{self.path}: storage {key} has {len(data)} bytes, too few for {length!r} times {size}"
+                )
             self._storages[kind.name, key] = _Storage(_decode(data[: length * size], dtype, self._order))
         return self._storages[kind.name, key]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from gru_engine.export.common import ExportError
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 
-Factor = Union[str, int]
+Factor = str | int
 """``"B"`` the batch, ``"T"`` the time, ``"R"`` the time from its end to its start, or a number of features."""
 Dim = tuple[Factor, ...]
 """An axis: the product of its factors, the first the slowest; () is an axis of size 1."""
@@ -172,7 +172,9 @@ class Tensor:
                     left.append((n // size, n // size))
                     size = 1
                 else:
-                    raise AxisError(f"{self} cannot be regrouped to the shape {list(shape)} without tearing an axis apart")
+                    raise AxisError(
+                        f"{self} cannot be regrouped to the shape {list(shape)} without tearing an axis apart"
+                    )
             dims.append(dim)
         numbers = [f for dim in dims for f in dim if isinstance(f, int)]
         return Tensor.of(dims, self.ids.reshape(numbers))
@@ -187,7 +189,7 @@ class Tensor:
     def select(self, dim: int, index: int) -> Tensor:
         """One feature along an axis, which disappears."""
         ids, axis = self.spread(dim)
-        return Tensor((*self.dims[:dim], *self.dims[dim + 1 :]), ids.take(index, axis))
+        return Tensor((*self.dims[:dim], *self.dims[dim + 1 :]), ids[(slice(None),) * axis + (index,)])
 
     def expand(self, dims: Sequence[Dim]) -> Tensor:
         """Axes of size 1 repeated, so that the axes become ``dims``; missing axes are added in front."""
@@ -197,7 +199,9 @@ class Tensor:
         shape, index, axis = [], [], 0
         for have, want in zip(own, dims):
             if have != want and (have or not is_features(want)):
-                repeated = f"a value without {axis_text(want)} cannot be repeated over it" if not have else "they differ"
+                repeated = (
+                    f"a value without {axis_text(want)} cannot be repeated over it" if not have else "they differ"
+                )
                 raise AxisError(f"{self} does not fit the axes {Tensor(tuple(dims), self.ids)}: {repeated}")
             for f in want:
                 if isinstance(f, int):
@@ -305,7 +309,9 @@ class Graph:
             raise ExportError("only the input itself can be tokens, not something computed")
         tokens = self.nodes[int(self.node_numbers(t.ids.reshape(-1))[0])]
         if tokens.options.setdefault("vocabulary", vocabulary) != vocabulary:
-            raise ExportError(f"the tokens are read with vocabularies of {tokens.options['vocabulary']} and of {vocabulary}")
+            raise ExportError(
+                f"the tokens are read with vocabularies of {tokens.options['vocabulary']} and of {vocabulary}"
+            )
         node = self._add(operation, [t.ids.reshape(-1)], width, arrays=arrays)
         return Tensor.of((*t.dims, (width,)), node.ids)
 
@@ -404,7 +410,7 @@ class Graph:
 
     def flip(self, t: Tensor, dim: int) -> Tensor:
         """The other way round along an axis."""
-        other = {("T",): ("R",), ("R",): ("T",)}
+        other: dict[Dim, Dim] = {("T",): ("R",), ("R",): ("T",)}
         if t.dims[dim] in other:
             return Tensor((*t.dims[:dim], other[t.dims[dim]], *t.dims[dim + 1 :]), t.ids)
         return t.take(dim, slice(None, None, -1))

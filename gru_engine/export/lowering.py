@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a graph of features (``gru_engine.export.graph``) to a ``Network``.
 
-In three passes. *Demand*, from the outputs back: which parts of which nodes are needed, and at every step or only at an end of
-the sequence; so half of a dense layer (``chunk``, ``glu``) is a smaller dense layer, and whatever follows ``[:, -1]`` or could
-have followed it is computed once per sequence. *Build*: a step for each such part. *Fuse*: a scale or an activation behind a dense
-layer that nothing else reads becomes part of it (so does BatchNorm).
+In two passes. *Demand*, from the outputs back: which parts of which nodes are needed, at every step or only at an end of the
+sequence, and a step for each. So half of a dense layer (``chunk``, ``glu``) is a smaller dense layer, and whatever stands before
+``[:, -1]`` but could as well stand behind it is computed once per sequence. *Fuse*: a scale or an activation behind a dense
+layer that nothing else reads becomes part of it; so does BatchNorm.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Gathered:
     columns: tuple[int, ...]
 
 
-Key = Union[Part, Gathered]
+Key = Part | Gathered
 
 
 @dataclass
@@ -149,7 +149,9 @@ class _Lowering:
         if node.operation == "embedding":
             return Step("embedding", [self.parts(node.inputs[0], "")], node.name, {"E": node.arrays["E"][:, cut]})
         if node.operation == "one_hot":
-            return Step("embedding", [self.parts(node.inputs[0], "")], node.name, {"E": np.eye(node.width, dtype=np.float32)})
+            return Step(
+                "embedding", [self.parts(node.inputs[0], "")], node.name, {"E": np.eye(node.width, dtype=np.float32)}
+            )
         if node.operation == "gru":
             sources, W = self._matrix(node.inputs[0], node.arrays["W"], "")
             return Step("gru", [sources], node.name, {**node.arrays, "W": W}, node.options)
@@ -169,7 +171,7 @@ class _Lowering:
         if np.array_equal(columns, np.arange(width)):
             return keys, W
         spread = np.zeros((W.shape[0], width), W.dtype)
-        np.add.at(spread, (slice(None), columns), W)  # a feature that stands there twice counts twice
+        np.add.at(spread.T, columns, W.T)  # a feature that stands there twice counts twice
         return keys, spread
 
     # ---- all steps
@@ -210,7 +212,9 @@ def _fuse(steps: dict[Key, Step], outputs: Iterable[list[Key]]) -> dict[Key, Ste
             continue
         merged = None
         if step.operation == "activation" and before.operation == "dense":
-            merged = Step("dense", before.inputs, before.name, before.arrays, {"activation": step.options["activation"]})
+            merged = Step(
+                "dense", before.inputs, before.name, before.arrays, {"activation": step.options["activation"]}
+            )
         elif step.operation == "affine" and before.operation in ("dense", "affine"):
             merged = Step(before.operation, before.inputs, before.name, _scaled(before, step))
         if merged is not None:
@@ -240,7 +244,9 @@ def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
             values[key] = net.input(options["width"], name=name)
         elif step.operation == "tokens":
             if "vocabulary" not in options:
-                raise ExportError("nothing looks the tokens up in a table, so the size of their vocabulary is not known")
+                raise ExportError(
+                    "nothing looks the tokens up in a table, so the size of their vocabulary is not known"
+                )
             values[key] = net.tokens(options["vocabulary"], name=name)
         elif step.operation == "activation":
             values[key] = net.activation(inputs[0], options["activation"], name=name)

@@ -118,7 +118,11 @@ def _layouts(leaves: list[Any]) -> list[str]:
     def without(letters: str) -> list[str]:
         """The layouts in which all the given axes have size 1 in the example and are taken for no axes."""
         ones = [{c for c, n in zip(layout, example.shape) if n == 1} for layout in plain]
-        return ["".join("1" if c in letters else c for c in layout) for layout, one in zip(plain, ones) if set(letters) <= one]
+        return [
+            "".join("1" if c in letters else c for c in layout)
+            for layout, one in zip(plain, ones)
+            if set(letters) <= one
+        ]
 
     # A module that takes one step and its state may really mean an axis of size 1 where the time stands.
     ordered = [*without("T"), *plain, *without("BT"), *without("B")] if states else [*plain, *without("B")]
@@ -127,7 +131,9 @@ def _layouts(leaves: list[Any]) -> list[str]:
 
 def _input_dims(layout: str, example: torch.Tensor) -> list[Dim]:
     if len(layout) != example.dim() or not set(layout) <= set("BTF1") or layout.count("B") > 1 or layout.count("T") > 1:
-        raise ExportError(f"axes {layout!r} do not describe an input of shape {list(example.shape)}: one of B, T, F, 1 for each")
+        raise ExportError(
+            f"axes {layout!r} do not describe an input of shape {list(example.shape)}: one of B, T, F, 1 for each"
+        )
     return [(c,) if c in "BT" else () if c == "1" else (n,) for c, n in zip(layout, example.shape)]
 
 
@@ -153,7 +159,9 @@ def _trace_as(
 ) -> Traced:
     """Trace the module with one meaning of the input's axes."""
     dims = _input_dims(layout, leaves[0])
-    numbers = {n for t in (*module.parameters(), *module.buffers(), *leaves) if isinstance(t, torch.Tensor) for n in t.shape}
+    numbers = {
+        n for t in (*module.parameters(), *module.buffers(), *leaves) if isinstance(t, torch.Tensor) for n in t.shape
+    }
     primes = [p for p in _PRIMES if all(n % p for n in numbers)]
     letters = [c for c in layout if c in "BT"]
     sizes = dict(zip(letters, primes))  # by position, so that BTF and TBF have the same record
@@ -166,11 +174,11 @@ def _trace_as(
     batch = leaves[0].shape[layout.index("B")] if "B" in layout else None
     for number, leaf in enumerate(leaves[1:], 1):
         if isinstance(leaf, torch.Tensor) and leaf.dtype.is_floating_point:
-            name = f"second input (shape {list(leaf.shape)})" if number == 1 else f"input {number + 1} (shape {list(leaf.shape)})"
+            name = f"argument {number} of forward, of shape {list(leaf.shape)},"
             places.append(graph.source("state", _state_dims(leaf, batch), name))
         elif isinstance(leaf, torch.Tensor):
             raise ExportError(
-                f"input {number + 1} is a tensor of {leaf.dtype}: a network has one input and initial states; "
+                f"argument {number} of forward is a tensor of {leaf.dtype}: a network has one input and initial states; "
                 "lengths are given when the model runs"
             )
         else:
@@ -178,7 +186,9 @@ def _trace_as(
 
     shapes = tuple(place.shape(sizes) if isinstance(place, Tensor) else None for place in places)
     if shapes not in records:
-        values = [torch.zeros(shape, dtype=leaf.dtype) if shape is not None else leaf for shape, leaf in zip(shapes, leaves)]
+        values = [
+            torch.zeros(shape, dtype=leaf.dtype) if shape is not None else leaf for shape, leaf in zip(shapes, leaves)
+        ]
         records[shapes] = record(module, pytree.tree_unflatten(values, spec))
     returned = records[shapes].follow(graph, places, sizes)
     return _Outputs(graph, places, returned).traced(module, spec, records[shapes].output_names, outputs)
@@ -235,7 +245,9 @@ class _Outputs:
                         f"forward takes one time step and a state of shape {state}, but returns no new state with the same axes"
                     )
             values = [i for i in tensors if not any(self._continues(self.returned[i], state) for state in states)]
-            distinct = {str(self.returned[i].ids.tolist()): i for i in reversed(tensors) if isinstance(self.returned[i], Tensor)}
+            distinct = {
+                str(self.returned[i].ids.tolist()): i for i in reversed(tensors) if isinstance(self.returned[i], Tensor)
+            }
             return values or sorted(distinct.values())
         if not any(self._has_time(self.returned[i]) for i in tensors):
             return tensors
@@ -244,7 +256,9 @@ class _Outputs:
             if self._grus(self.returned[i]) is None:
                 chosen.append(i)
             elif states and not any(self._continues(self.returned[i], state) for state in states):
-                raise ExportError(f"the state that forward returns as value {i} is arranged in another way than the one it takes")
+                raise ExportError(
+                    f"the state that forward returns as value {i} is arranged in another way than the one it takes"
+                )
         return chosen
 
     def traced(self, module: nn.Module, spec: Any, names: list[str | None], outputs: Sequence[int] | None) -> Traced:
@@ -270,7 +284,9 @@ class _Outputs:
         for i, value in enumerate(self.returned):
             units = self._grus(value)
             if units is not None:
-                finals[i] = np.array([positions[id(node)] + unit if id(node) in positions else -1 for node, unit in units])
+                finals[i] = np.array(
+                    [positions[id(node)] + unit if id(node) in positions else -1 for node, unit in units]
+                )
         return Traced(
             lowered.network,
             module,
@@ -311,7 +327,7 @@ class Traced:
     places: list[Any]  # the arguments: axes, or constants
     outputs: dict[int, Tensor]  # by number among the returned values
     state_places: dict[int, int]  # id of a feature of an initial state -> its place in the network's state
-    finals: dict[int, tuple[Tensor, Ids]]  # returned states, by number: axes, and places in the network's state (-1: none)
+    finals: dict[int, tuple[Tensor, Ids]]  # returned states: axes, and places in the network's state (-1: none)
 
     @property
     def takes_state(self) -> bool:
@@ -324,7 +340,9 @@ class Traced:
         for i, place in enumerate(self.places[1:], 1):
             if isinstance(place, Tensor):
                 lines.append(f"argument {i}: {place}, initial state: state= when the model runs")
-        lines += [f"value {i}: {t}, output {name!r}" for (i, t), name in zip(self.outputs.items(), self.network.outputs)]
+        lines += [
+            f"value {i}: {t}, output {name!r}" for (i, t), name in zip(self.outputs.items(), self.network.outputs)
+        ]
         states = {i: t for i, (t, _) in self.finals.items() if i not in self.outputs}
         return lines + [f"value {i}: {t}, final state: return_state= when the model runs" for i, t in states.items()]
 
@@ -401,7 +419,9 @@ class Traced:
             try:
                 return self._check(batch, steps, common.THRESHOLD)
             except RuntimeError as error:
-                raise ExportError(f"the module works only at certain sizes: with batch {batch} and time {steps}, {error}") from error
+                raise ExportError(
+                    f"the module fails with batch {batch} and time {steps}, so it needs certain sizes: {error}"
+                ) from error
 
     def _check(self, batch: int, steps: int, threshold: float) -> common.Comparison:
         x = common.random_inputs(self.network, batch, steps)
@@ -413,13 +433,14 @@ class Traced:
         y, after = self.run(x, state)
         if not np.array_equal(y, self.run(x, state)[0]):
             raise ExportError(
-                "forward gives other outputs when it is called again with the same arguments: it is random, or keeps a state in the "
-                "module; a state must be an argument and be returned, forward(x, h) -> (y, h)"
+                "forward gives other outputs when it is called again: it is random, or keeps a state in the module; a state must be "
+                "an argument and be returned, forward(x, h) -> (y, h)"
             )
         y_reference, after_reference = reference.run(self.network, x, state=state, return_state=True)
         comparison = common.compare("module and float64 reference", y_reference, y, threshold)
         returned = ~np.isnan(after)
-        common.compare("final state of the module and of the float64 reference", after_reference[returned], after[returned], threshold)
+        sides = "final state of the module and of the float64 reference"
+        common.compare(sides, after_reference[returned], after[returned], threshold)
         return comparison
 
 

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each ATen operation means for a tensor of known axes: one short function per operation.
 
-The table ``HANDLERS`` is the complete list of what can be exported. A function takes the graph and the operation's arguments by
-the names of its schema; a tensor argument is a ``Tensor`` where it depends on the input, and a real ``torch.Tensor`` where it is a
-constant. An operation all of whose arguments are constants never comes here: it is simply executed.
+The table ``HANDLERS`` is the complete list of what can be exported. A function takes the graph and the operation's arguments
+by the names of its schema; a tensor argument is a ``Tensor`` where it depends on the input, and a real ``torch.Tensor`` where it
+is a constant. An operation all of whose arguments are constants never comes here: it is simply executed.
+
+Here are the layers and whatever moves axes and features; ``gru_engine.export.torch_math`` has arithmetic and activations.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from gru_engine.export import graph as symbolic
 from gru_engine.export.common import Array, ExportError, gru_arrays
 from gru_engine.export.graph import AxisError, Graph, Ids, Tensor, axis_text, is_features
 
-Any_ = Union[Tensor, torch.Tensor, float]
+Arguments = SimpleNamespace
+"""Of an operation, by the names of its schema."""
 Handler = Callable[["Context", SimpleNamespace], Any]
 HANDLERS: dict[str, Handler] = {}
+"""For each operation's name what to do. ``gru_engine.export.torch_math`` adds the arithmetic."""
 
 
 @dataclass
@@ -35,7 +39,7 @@ class Context:
     sizes: dict[str, int]
 
 
-def _handles(*names: str) -> Callable[[Handler], Handler]:
+def handles(*names: str) -> Callable[[Handler], Handler]:
     def register(handler: Handler) -> Handler:
         HANDLERS.update(dict.fromkeys(names, handler))
         return handler
@@ -49,212 +53,20 @@ def to_numpy(t: torch.Tensor) -> Array:
     return t.numpy() if t.dtype in (torch.float32, torch.float64) else t.to(torch.float32).numpy()
 
 
-def _variable(value: Any, what: str) -> Tensor:
+def variable(value: Any, what: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise ExportError(f"{what} is a constant")
     return value
 
 
-def _constant(value: Any, what: str) -> torch.Tensor:
+def constant(value: Any, what: str) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise ExportError(f"{what} is computed from the input; it must be a constant")
     return value
 
 
-def _axis(t: Tensor, dim: int) -> int:
+def axis_of(t: Tensor, dim: int) -> int:
     return dim % t.rank if t.rank else 0
-
-
-# ---- operations that change nothing
-
-
-@_handles("alias", "detach", "clone", "contiguous", "lift_fresh_copy", "lift_fresh", "type_as")
-def _same(c: Context, a: SimpleNamespace) -> Any:
-    return a.self
-
-
-@_handles("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-def _dropout(c: Context, a: SimpleNamespace) -> Any:
-    if a.train and a.p:
-        raise ExportError("dropout is active although the module is in eval mode")
-    return a.input
-
-
-@_handles("_to_copy", "to")
-def _cast(c: Context, a: SimpleNamespace) -> Any:
-    dtype = getattr(a, "dtype", None)
-    tokens = c.graph.is_tokens(a.self)
-    allowed = (torch.int64, torch.int32) if tokens else (torch.float32, torch.float64)
-    if dtype is not None and dtype not in allowed:
-        raise ExportError(f"{'tokens' if tokens else 'values'} are converted to {dtype}")
-    return a.self
-
-
-# ---- moving axes and choosing features
-
-
-@_handles("view", "_unsafe_view", "reshape")
-def _view(c: Context, a: SimpleNamespace) -> Tensor:
-    size = list(getattr(a, "size", None) or getattr(a, "shape", []))
-    if -1 in size:
-        total = math.prod(a.self.shape(c.sizes))
-        size[size.index(-1)] = total // -math.prod(size)
-    return a.self.reshape(size, c.sizes)
-
-
-@_handles("permute")
-def _permute(c: Context, a: SimpleNamespace) -> Tensor:
-    return a.self.permute([_axis(a.self, d) for d in a.dims])
-
-
-@_handles("transpose", "swapaxes")
-def _transpose(c: Context, a: SimpleNamespace) -> Tensor:
-    order = list(range(a.self.rank))
-    i, j = _axis(a.self, a.dim0), _axis(a.self, a.dim1)
-    order[i], order[j] = j, i
-    return a.self.permute(order)
-
-
-@_handles("unsqueeze")
-def _unsqueeze(c: Context, a: SimpleNamespace) -> Tensor:
-    return a.self.unsqueeze(a.dim % (a.self.rank + 1))
-
-
-@_handles("squeeze")
-def _squeeze(c: Context, a: SimpleNamespace) -> Tensor:
-    dims = getattr(a, "dim", None)
-    dims = range(a.self.rank) if dims is None else [dims] if isinstance(dims, int) else dims
-    return a.self.squeeze([_axis(a.self, d) for d in dims])
-
-
-@_handles("select")
-def _select(c: Context, a: SimpleNamespace) -> Tensor:
-    t, dim = a.self, _axis(a.self, a.dim)
-    if is_features(t.dims[dim]):
-        return t.select(dim, a.index)
-    return c.graph.end(t, dim, a.index, t.shape(c.sizes)[dim])
-
-
-@_handles("slice")
-def _slice(c: Context, a: SimpleNamespace) -> Tensor:
-    t, dim = a.self, _axis(a.self, a.dim)
-    size = t.shape(c.sizes)[dim]
-    start, stop, step = slice(a.start, a.end, a.step).indices(size)
-    if (start, stop, step) == (0, size, 1):
-        return t
-    if not is_features(t.dims[dim]):
-        raise ExportError(f"a part of the {axis_text(t.dims[dim])} axis is taken ({start}:{stop}:{step}); only features can be sliced")
-    return t.take(dim, slice(start, stop, step))
-
-
-def _parts(c: Context, t: Tensor, sizes: Sequence[int], dim: int) -> list[Tensor]:
-    dim, start, parts = _axis(t, dim), 0, []
-    if not is_features(t.dims[dim]) and len(sizes) > 1:
-        raise ExportError(f"the {axis_text(t.dims[dim])} axis is split; only features can be")
-    for size in sizes:
-        parts.append(t.take(dim, slice(start, start + size)))
-        start += size
-    return parts
-
-
-@_handles("split")
-def _split(c: Context, a: SimpleNamespace) -> list[Tensor]:
-    if not isinstance(a.split_size, int):
-        return _parts(c, a.self, a.split_size, a.dim)
-    size = a.self.shape(c.sizes)[_axis(a.self, a.dim)]
-    return _parts(c, a.self, [min(a.split_size, size - i) for i in range(0, size, a.split_size)], a.dim)
-
-
-@_handles("split_with_sizes")
-def _split_with_sizes(c: Context, a: SimpleNamespace) -> list[Tensor]:
-    return _parts(c, a.self, a.split_sizes, a.dim)
-
-
-@_handles("unbind")
-def _unbind(c: Context, a: SimpleNamespace) -> list[Tensor]:
-    dim = _axis(a.self, a.dim)
-    if not is_features(a.self.dims[dim]):
-        raise ExportError(
-            f"the {axis_text(a.self.dims[dim])} axis is taken apart; of a loop over time, export the loop's body: "
-            "a module with forward(x, h) -> (y, h)"
-        )
-    return [a.self.select(dim, i) for i in range(a.self.shape(c.sizes)[dim])]
-
-
-@_handles("index_select")
-def _index_select(c: Context, a: SimpleNamespace) -> Tensor:
-    return a.self.take(_axis(a.self, a.dim), _constant(a.index, "an index").reshape(-1).numpy())
-
-
-@_handles("index")
-def _index(c: Context, a: SimpleNamespace) -> Tensor:
-    used = [(dim, index) for dim, index in enumerate(a.indices) if index is not None]
-    if len(used) != 1 or _constant(used[0][1], "an index").dtype == torch.bool or used[0][1].dim() != 1:
-        raise ExportError("indexing with tensors is supported for one axis of features and constant integers (the state at a "
-                          "sequence's own end comes from lengths=, when the model runs)")  # fmt: skip
-    return a.self.take(used[0][0], used[0][1].numpy())
-
-
-def _all_variable(tensors: Sequence[Any], what: str) -> list[Tensor]:
-    for t in tensors:
-        if not isinstance(t, Tensor):
-            raise ExportError(f"{what} joins a constant to values that depend on the input")
-    return list(tensors)
-
-
-@_handles("cat", "concat", "concatenate")
-def _cat(c: Context, a: SimpleNamespace) -> Tensor:
-    tensors = _all_variable(a.tensors, "a concatenation")
-    return symbolic.cat(tensors, _axis(tensors[0], a.dim))
-
-
-@_handles("hstack")
-def _hstack(c: Context, a: SimpleNamespace) -> Tensor:
-    tensors = _all_variable(a.tensors, "a concatenation")
-    return symbolic.cat(tensors, min(1, tensors[0].rank - 1))
-
-
-@_handles("stack")
-def _stack(c: Context, a: SimpleNamespace) -> Tensor:
-    tensors = _all_variable(a.tensors, "a stack")
-    dim = a.dim % (tensors[0].rank + 1)
-    return symbolic.cat([t.unsqueeze(dim) for t in tensors], dim)
-
-
-@_handles("flip")
-def _flip(c: Context, a: SimpleNamespace) -> Tensor:
-    t = a.self
-    for dim in a.dims:
-        t = c.graph.flip(t, _axis(t, dim))
-    return t
-
-
-@_handles("expand")
-def _expand(c: Context, a: SimpleNamespace) -> Tensor:
-    t, added = a.self, len(a.size) - a.self.rank
-    own = [()] * added + list(t.dims)
-    have = [1] * added + list(t.shape(c.sizes))
-    dims = [d if size in (-1, n) else (size,) for d, n, size in zip(own, have, a.size)]
-    if any(size in c.sizes.values() for d, n, size in zip(own, have, a.size) if size not in (-1, n)):
-        raise AxisError(f"{t} is repeated over batch or time")
-    return t.expand(dims)
-
-
-@_handles("repeat", "tile")
-def _repeat(c: Context, a: SimpleNamespace) -> Tensor:
-    repeats = list(getattr(a, "repeats", None) or a.dims)
-    t = a.self
-    for _ in range(len(repeats) - t.rank):
-        t = t.unsqueeze(0)
-    for dim, n in enumerate([1] * (t.rank - len(repeats)) + repeats):
-        if n != 1:
-            if n in c.sizes.values():
-                raise AxisError(f"{t} is repeated over batch or time")
-            t = symbolic.cat([t] * n, dim)
-    return t
-
-
-# ---- arithmetic
 
 
 def _beside(c: Context, t: Tensor, constant: Any) -> tuple[Tensor, Array]:
@@ -282,261 +94,235 @@ def _beside(c: Context, t: Tensor, constant: Any) -> tuple[Tensor, Array]:
     return t.expand(dims), value.reshape(shape)
 
 
-def _affine(c: Context, t: Tensor, scale: Any, shift: Any) -> Tensor:
+def affine(c: Context, t: Tensor, scale: Any, shift: Any) -> Tensor:
     """``t * scale + shift``, of which at most one is more than a number."""
     t, scale = _beside(c, t, scale)
     t, shift = _beside(c, t, shift)
     return c.graph.affine(t, scale, shift)
 
 
-@_handles("add", "add_")
-def _add(c: Context, a: SimpleNamespace) -> Tensor:
-    x, y = a.self, a.other
-    alpha = getattr(a, "alpha", 1)
-    if isinstance(x, Tensor) and isinstance(y, Tensor):
-        return c.graph.add(x, y if alpha == 1 else c.graph.affine(y, alpha, 0.0))
-    if isinstance(x, Tensor):
-        return _affine(c, x, 1.0, y * alpha)
-    return _affine(c, _affine(c, y, alpha, 0.0), 1.0, x)
+# ---- operations that change nothing
 
 
-@_handles("sub")
-def _sub(c: Context, a: SimpleNamespace) -> Tensor:
-    return _add(c, SimpleNamespace(self=a.self, other=a.other, alpha=-getattr(a, "alpha", 1)))
+@handles("alias", "detach", "clone", "contiguous", "lift_fresh_copy", "lift_fresh", "type_as")
+def _same(c: Context, a: Arguments) -> Any:
+    return a.self
 
 
-@_handles("rsub")
-def _rsub(c: Context, a: SimpleNamespace) -> Tensor:
-    return _add(c, SimpleNamespace(self=a.other, other=a.self, alpha=-getattr(a, "alpha", 1)))
+@handles("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+def _dropout(c: Context, a: Arguments) -> Any:
+    if a.train and a.p:
+        raise ExportError("dropout is active although the module is in eval mode")
+    return a.input
 
 
-@_handles("mul")
-def _mul(c: Context, a: SimpleNamespace) -> Tensor:
-    if isinstance(a.self, Tensor) and isinstance(a.other, Tensor):
-        return c.graph.multiply(a.self, a.other)
-    return _affine(c, a.self, a.other, 0.0) if isinstance(a.self, Tensor) else _affine(c, a.other, a.self, 0.0)
+@handles("_to_copy", "to")
+def _cast(c: Context, a: Arguments) -> Any:
+    dtype = getattr(a, "dtype", None)
+    tokens = c.graph.is_tokens(a.self)
+    allowed = (torch.int64, torch.int32) if tokens else (torch.float32, torch.float64)
+    if dtype is not None and dtype not in allowed:
+        raise ExportError(f"{'tokens' if tokens else 'values'} are converted to {dtype}")
+    return a.self
 
 
-@_handles("div", "true_divide")
-def _div(c: Context, a: SimpleNamespace) -> Tensor:
-    if getattr(a, "rounding_mode", None) is not None:
-        raise ExportError("division with rounding is not supported")
-    if isinstance(a.other, Tensor):
-        raise ExportError("a division by a value that depends on the input is not supported")
-    other = a.other.double() if isinstance(a.other, torch.Tensor) else a.other
-    return _affine(c, a.self, 1 / other, 0.0)
+# ---- moving axes and choosing features
 
 
-@_handles("neg")
-def _neg(c: Context, a: SimpleNamespace) -> Tensor:
-    return c.graph.affine(a.self, -1.0, 0.0)
+@handles("view", "_unsafe_view", "reshape")
+def _view(c: Context, a: Arguments) -> Any:
+    size = list(getattr(a, "size", None) or getattr(a, "shape", []))
+    if -1 in size:
+        total = math.prod(a.self.shape(c.sizes))
+        size[size.index(-1)] = total // -math.prod(size)
+    return a.self.reshape(size, c.sizes)
 
 
-@_handles("square")
-def _square(c: Context, a: SimpleNamespace) -> Tensor:
-    return c.graph.multiply(a.self, a.self)
+@handles("permute")
+def _permute(c: Context, a: Arguments) -> Any:
+    return a.self.permute([axis_of(a.self, d) for d in a.dims])
 
 
-@_handles("pow")
-def _pow(c: Context, a: SimpleNamespace) -> Tensor:
-    if not isinstance(a.self, Tensor) or isinstance(a.exponent, (Tensor, torch.Tensor)) or a.exponent not in (1, 2, 3):
-        raise ExportError("only the powers 1, 2 and 3 are supported")
-    power = a.self
-    for _ in range(int(a.exponent) - 1):
-        power = c.graph.multiply(power, a.self)
-    return power
+@handles("transpose", "swapaxes")
+def _transpose(c: Context, a: Arguments) -> Any:
+    order = list(range(a.self.rank))
+    i, j = axis_of(a.self, a.dim0), axis_of(a.self, a.dim1)
+    order[i], order[j] = j, i
+    return a.self.permute(order)
 
 
-def _sum_over(c: Context, a: SimpleNamespace) -> tuple[Tensor, int]:
-    """The sum over the given axes of features, and the number of terms."""
-    t, terms = a.self, 1
+@handles("unsqueeze")
+def _unsqueeze(c: Context, a: Arguments) -> Any:
+    return a.self.unsqueeze(a.dim % (a.self.rank + 1))
+
+
+@handles("squeeze")
+def _squeeze(c: Context, a: Arguments) -> Any:
     dims = getattr(a, "dim", None)
-    for dim in sorted({_axis(t, d) for d in (range(t.rank) if dims is None else dims)}, reverse=True):
-        if not is_features(t.dims[dim]):
-            raise ExportError(f"a sum or mean over the {axis_text(t.dims[dim])} axis is not supported (of the time, only the "
-                              "last and the first step can be taken)")  # fmt: skip
-        terms *= t.shape(c.sizes)[dim]
-        t = c.graph.sum(t, dim)
-        t = t.unsqueeze(dim) if getattr(a, "keepdim", False) else t
-    return t, terms
+    dims = range(a.self.rank) if dims is None else [dims] if isinstance(dims, int) else dims
+    return a.self.squeeze([axis_of(a.self, d) for d in dims])
 
 
-@_handles("sum")
-def _sum(c: Context, a: SimpleNamespace) -> Tensor:
-    return _sum_over(c, a)[0]
+@handles("select")
+def _select(c: Context, a: Arguments) -> Any:
+    t, dim = a.self, axis_of(a.self, a.dim)
+    if is_features(t.dims[dim]):
+        return t.select(dim, a.index)
+    return c.graph.end(t, dim, a.index, t.shape(c.sizes)[dim])
 
 
-@_handles("mean")
-def _mean(c: Context, a: SimpleNamespace) -> Tensor:
-    t, terms = _sum_over(c, a)
-    return c.graph.affine(t, 1 / terms, 0.0)
+@handles("slice")
+def _slice(c: Context, a: Arguments) -> Any:
+    t, dim = a.self, axis_of(a.self, a.dim)
+    size = t.shape(c.sizes)[dim]
+    start, stop, step = slice(a.start, a.end, a.step).indices(size)
+    if (start, stop, step) == (0, size, 1):
+        return t
+    if not is_features(t.dims[dim]):
+        raise ExportError(
+            f"a part of the {axis_text(t.dims[dim])} axis is taken ({start}:{stop}:{step}), only features can be"
+        )
+    return t.take(dim, slice(start, stop, step))
 
 
-# ---- activations
+def parts(c: Context, t: Tensor, sizes: Sequence[int], dim: int) -> list[Tensor]:
+    """Pieces of the given sizes along an axis of features."""
+    dim, start, pieces = axis_of(t, dim), 0, []
+    if not is_features(t.dims[dim]) and len(sizes) > 1:
+        raise ExportError(f"the {axis_text(t.dims[dim])} axis is split; only features can be")
+    for size in sizes:
+        pieces.append(t.take(dim, slice(start, start + size)))
+        start += size
+    return pieces
 
 
-def _activation(name: str, spec: Callable[[SimpleNamespace], ActivationLike]) -> None:
-    HANDLERS[name] = lambda c, a: c.graph.activation(a.self, spec(a))
+@handles("split")
+def _split(c: Context, a: Arguments) -> Any:
+    if not isinstance(a.split_size, int):
+        return parts(c, a.self, a.split_size, a.dim)
+    size = a.self.shape(c.sizes)[axis_of(a.self, a.dim)]
+    return parts(c, a.self, [min(a.split_size, size - i) for i in range(0, size, a.split_size)], a.dim)
 
 
-for _name in ("sigmoid", "tanh", "relu", "softsign", "silu"):
-    _activation(_name, lambda a, name=_name: name)  # type: ignore[misc]
-_activation("hardsigmoid", lambda a: ("hard_sigmoid", 1 / 6, 0.5))
-_activation("leaky_relu", lambda a: ("leaky_relu", float(a.negative_slope)))
+@handles("split_with_sizes")
+def _split_with_sizes(c: Context, a: Arguments) -> Any:
+    return parts(c, a.self, a.split_sizes, a.dim)
 
 
-@_handles("elu")
-def _elu(c: Context, a: SimpleNamespace) -> Tensor:
-    # scale * elu(alpha)(input_scale * x) below zero, scale * x above; SELU and CELU come as this too
-    if a.input_scale != 1:
-        raise ExportError(f"elu with input_scale={a.input_scale} is not supported")
-    t = c.graph.activation(a.self, ("elu", float(a.alpha)))
-    return t if a.scale == 1 else c.graph.affine(t, float(a.scale), 0.0)
+@handles("unbind")
+def _unbind(c: Context, a: Arguments) -> Any:
+    dim = axis_of(a.self, a.dim)
+    if not is_features(a.self.dims[dim]):
+        raise ExportError(
+            f"the {axis_text(a.self.dims[dim])} axis is taken apart; of a loop over time, export the loop's body: "
+            "a module with forward(x, h) -> (y, h)"
+        )
+    return [a.self.select(dim, i) for i in range(a.self.shape(c.sizes)[dim])]
 
 
-@_handles("selu")
-def _selu(c: Context, a: SimpleNamespace) -> Tensor:
-    alpha, scale = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946  # of torch.nn.SELU
-    return c.graph.affine(c.graph.activation(a.self, ("elu", alpha)), scale, 0.0)
+@handles("index_select")
+def _index_select(c: Context, a: Arguments) -> Any:
+    return a.self.take(axis_of(a.self, a.dim), constant(a.index, "an index").reshape(-1).numpy())
 
 
-@_handles("celu")
-def _celu(c: Context, a: SimpleNamespace) -> Tensor:
-    alpha = float(a.alpha)
-    return c.graph.affine(c.graph.activation(c.graph.affine(a.self, 1 / alpha, 0.0), "elu"), alpha, 0.0)
+@handles("index")
+def _index(c: Context, a: Arguments) -> Any:
+    used = [(dim, index) for dim, index in enumerate(a.indices) if index is not None]
+    if len(used) != 1 or constant(used[0][1], "an index").dtype == torch.bool or used[0][1].dim() != 1:
+        raise ExportError("indexing with tensors is supported for one axis of features and constant integers (the state at a "
+                          "sequence's own end comes from lengths=, when the model runs)")  # fmt: skip
+    return a.self.take(used[0][0], used[0][1].numpy())
 
 
-@_handles("softplus")
-def _softplus(c: Context, a: SimpleNamespace) -> Tensor:
-    beta, threshold = float(a.beta), float(a.threshold)
-    # Above the threshold torch returns the argument itself; where float32 sees that, the two functions differ.
-    if not (beta > 0 and math.log1p(math.exp(-min(threshold, 700.0))) <= 2**-24 * threshold):
-        raise ExportError(f"softplus with beta={beta:g}, threshold={threshold:g} is not a softplus in float32 (the default is 1, 20)")
-    t = c.graph.activation(a.self if beta == 1 else c.graph.affine(a.self, beta, 0.0), "softplus")
-    return t if beta == 1 else c.graph.affine(t, 1 / beta, 0.0)
+def _allvariable(tensors: Sequence[Any], what: str) -> list[Tensor]:
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            raise ExportError(f"{what} joins a constant to values that depend on the input")
+    return list(tensors)
 
 
-@_handles("log_sigmoid")
-def _log_sigmoid(c: Context, a: SimpleNamespace) -> Tensor:
-    return c.graph.affine(c.graph.activation(c.graph.affine(a.self, -1.0, 0.0), "softplus"), -1.0, 0.0)
+@handles("cat", "concat", "concatenate")
+def _cat(c: Context, a: Arguments) -> Any:
+    tensors = _allvariable(a.tensors, "a concatenation")
+    return symbolic.cat(tensors, axis_of(tensors[0], a.dim))
 
 
-@_handles("mish")
-def _mish(c: Context, a: SimpleNamespace) -> Tensor:
-    return c.graph.multiply(a.self, c.graph.activation(c.graph.activation(a.self, "softplus"), "tanh"))
+@handles("hstack")
+def _hstack(c: Context, a: Arguments) -> Any:
+    tensors = _allvariable(a.tensors, "a concatenation")
+    return symbolic.cat(tensors, min(1, tensors[0].rank - 1))
 
 
-@_handles("hardswish")
-def _hardswish(c: Context, a: SimpleNamespace) -> Tensor:
-    return c.graph.multiply(a.self, c.graph.activation(a.self, ("hard_sigmoid", 1 / 6, 0.5)))
+@handles("stack")
+def _stack(c: Context, a: Arguments) -> Any:
+    tensors = _allvariable(a.tensors, "a stack")
+    dim = a.dim % (tensors[0].rank + 1)
+    return symbolic.cat([t.unsqueeze(dim) for t in tensors], dim)
 
 
-def _limited(c: Context, t: Tensor, low: float | None, high: float | None) -> Tensor:
-    """The values limited to an interval: a hard sigmoid of its width, or a ReLU."""
-    if low is not None and high is not None:
-        if not high > low:
-            raise ExportError(f"values are limited to the empty interval {low:g} to {high:g}")
-        width = high - low
-        limited = c.graph.activation(t, ("hard_sigmoid", 1 / width, -low / width))
-        return c.graph.affine(limited, width, low)
-    if low is not None:
-        return c.graph.activation(t, "relu") if low == 0 else _shifted_relu(c, t, 1.0, low)
-    return t if high is None else _shifted_relu(c, t, -1.0, high)
+@handles("flip")
+def _flip(c: Context, a: Arguments) -> Any:
+    t = a.self
+    for dim in a.dims:
+        t = c.graph.flip(t, axis_of(t, dim))
+    return t
 
 
-def _shifted_relu(c: Context, t: Tensor, sign: float, bound: float) -> Tensor:
-    relu = c.graph.activation(c.graph.affine(t, sign, -sign * bound), "relu")
-    return c.graph.affine(relu, sign, bound)
+@handles("expand")
+def _expand(c: Context, a: Arguments) -> Any:
+    t, added = a.self, len(a.size) - a.self.rank
+    own = [()] * added + list(t.dims)
+    have = [1] * added + list(t.shape(c.sizes))
+    dims = [d if size in (-1, n) else (size,) for d, n, size in zip(own, have, a.size)]
+    if any(size in c.sizes.values() for d, n, size in zip(own, have, a.size) if size not in (-1, n)):
+        raise AxisError(f"{t} is repeated over batch or time")
+    return t.expand(dims)
 
 
-@_handles("clamp", "clip")
-def _clamp(c: Context, a: SimpleNamespace) -> Tensor:
-    if any(isinstance(bound, (Tensor, torch.Tensor)) for bound in (a.min, a.max)):
-        raise ExportError("limits that are tensors are not supported")
-    return _limited(c, a.self, a.min, a.max)
-
-
-HANDLERS["clamp_min"] = lambda c, a: _limited(c, a.self, a.min, None)
-HANDLERS["clamp_max"] = lambda c, a: _limited(c, a.self, None, a.max)
-HANDLERS["hardtanh"] = lambda c, a: _limited(c, a.self, a.min_val, a.max_val)
-HANDLERS["relu6"] = lambda c, a: _limited(c, a.self, 0.0, 6.0)
-
-
-@_handles("threshold")
-def _threshold(c: Context, a: SimpleNamespace) -> Tensor:
-    if a.value != 0:
-        raise ExportError(f"threshold with value={a.value:g} is not supported, only 0")
-    return c.graph.activation(a.self, ("thresholded_relu", float(a.threshold)))
-
-
-@_handles("prelu", "_prelu_kernel")
-def _prelu(c: Context, a: SimpleNamespace) -> Tensor:
-    weight = to_numpy(_constant(a.weight, "the slope of prelu")).reshape(-1)
-    if weight.size == 1:
-        return c.graph.activation(a.self, ("leaky_relu", float(weight[0])))
-    dim = min(1, a.self.rank - 1)  # torch's channel axis
-    if a.self.dims[dim] != (weight.size,):
-        raise AxisError(f"prelu has {weight.size} slopes for the {axis_text(a.self.dims[dim])} axis of {a.self}")
-    slopes = torch.from_numpy(weight.reshape([-1 if i == dim else 1 for i in range(a.self.rank)]))
-    negative = c.graph.activation(c.graph.affine(a.self, -1.0, 0.0), "relu")
-    return c.graph.add(c.graph.activation(a.self, "relu"), _affine(c, negative, -slopes, 0.0))
-
-
-@_handles("rrelu")
-def _rrelu(c: Context, a: SimpleNamespace) -> Tensor:
-    if a.training:
-        raise ExportError("rrelu is random although the module is in eval mode")
-    return c.graph.activation(a.self, ("leaky_relu", (a.lower + a.upper) / 2))
-
-
-@_handles("glu")
-def _glu(c: Context, a: SimpleNamespace) -> Tensor:
-    dim = _axis(a.self, a.dim)
-    half = a.self.shape(c.sizes)[dim] // 2
-    value, gate = _parts(c, a.self, [half, half], dim)
-    return c.graph.multiply(value, c.graph.activation(gate, "sigmoid"))
-
-
-@_handles("softmax", "_softmax")
-def _softmax(c: Context, a: SimpleNamespace) -> Tensor:
-    return c.graph.softmax(a.self, _axis(a.self, a.dim), log=False)
-
-
-@_handles("log_softmax", "_log_softmax")
-def _log_softmax(c: Context, a: SimpleNamespace) -> Tensor:
-    return c.graph.softmax(a.self, _axis(a.self, a.dim), log=True)
+@handles("repeat", "tile")
+def _repeat(c: Context, a: Arguments) -> Any:
+    repeats = list(getattr(a, "repeats", None) or a.dims)
+    t = a.self
+    for _ in range(len(repeats) - t.rank):
+        t = t.unsqueeze(0)
+    for dim, n in enumerate([1] * (t.rank - len(repeats)) + repeats):
+        if n != 1:
+            if n in c.sizes.values():
+                raise AxisError(f"{t} is repeated over batch or time")
+            t = symbolic.cat([t] * n, dim)
+    return t
 
 
 # ---- layers with weights
 
 
-@_handles("embedding")
-def _embedding(c: Context, a: SimpleNamespace) -> Tensor:
-    return c.graph.embedding(_variable(a.indices, "the index of an embedding"), to_numpy(_constant(a.weight, "a table")))
+@handles("embedding")
+def _embedding(c: Context, a: Arguments) -> Any:
+    return c.graph.embedding(variable(a.indices, "the index of an embedding"), to_numpy(constant(a.weight, "a table")))
 
 
-@_handles("one_hot")
-def _one_hot(c: Context, a: SimpleNamespace) -> Tensor:
+@handles("one_hot")
+def _one_hot(c: Context, a: Arguments) -> Any:
     if a.num_classes < 1:
         raise ExportError("one_hot needs num_classes")
     return c.graph.one_hot(a.self, a.num_classes)
 
 
 def _dense(c: Context, t: Any, weight: Any, bias: Any) -> Tensor:
-    W = to_numpy(_constant(weight, "the matrix of a linear layer"))
-    b = None if bias is None else to_numpy(_constant(bias, "the bias of a linear layer"))
-    return c.graph.dense(_variable(t, "the input of a linear layer"), W, b)
+    W = to_numpy(constant(weight, "the matrix of a linear layer"))
+    b = None if bias is None else to_numpy(constant(bias, "the bias of a linear layer"))
+    return c.graph.dense(variable(t, "the input of a linear layer"), W, b)
 
 
-@_handles("linear")
-def _linear(c: Context, a: SimpleNamespace) -> Tensor:
+@handles("linear")
+def _linear(c: Context, a: Arguments) -> Any:
     return _dense(c, a.input, a.weight, a.bias)
 
 
-@_handles("matmul", "mm")
-def _matmul(c: Context, a: SimpleNamespace) -> Tensor:
+@handles("matmul", "mm")
+def _matmul(c: Context, a: Arguments) -> Any:
     other = getattr(a, "other", None) if hasattr(a, "other") else a.mat2
-    other = _constant(other, "the right side of a matrix product")
+    other = constant(other, "the right side of a matrix product")
     if other.dim() > 2:
         raise ExportError("a product with a stack of matrices is not supported")
     if other.dim() == 1:
@@ -545,28 +331,28 @@ def _matmul(c: Context, a: SimpleNamespace) -> Tensor:
     return _dense(c, a.self, other.T, None)
 
 
-@_handles("addmm")
-def _addmm(c: Context, a: SimpleNamespace) -> Tensor:
-    bias = _constant(a.self, "the bias of a matrix product")
-    product = _dense(c, a.mat1, _constant(a.mat2, "the matrix").T * a.alpha, None)
-    return _affine(c, product, 1.0, bias * a.beta)
+@handles("addmm")
+def _addmm(c: Context, a: Arguments) -> Any:
+    bias = constant(a.self, "the bias of a matrix product")
+    product = _dense(c, a.mat1, constant(a.mat2, "the matrix").T * a.alpha, None)
+    return affine(c, product, 1.0, bias * a.beta)
 
 
-@_handles("_native_batch_norm_legit_no_training")
-def _batch_norm(c: Context, a: SimpleNamespace) -> tuple[Tensor, None, None]:
+@handles("_native_batch_norm_legit_no_training")
+def _batch_norm(c: Context, a: Arguments) -> Any:
     t = a.input
     if t.rank < 2 or not is_features(t.dims[1]):
         kind = axis_text(t.dims[1]) if t.rank > 1 else "missing"
         raise AxisError(f"BatchNorm1d normalises axis 1, which is {kind} in {t}; it must be the features")
-    mean, variance = (_constant(v, "a running statistic").double() for v in (a.running_mean, a.running_var))
+    mean, variance = (constant(v, "a running statistic").double() for v in (a.running_mean, a.running_var))
     scale = (variance + a.eps).rsqrt() * (1 if a.weight is None else a.weight.double())
     shift = (0 if a.bias is None else a.bias.double()) - mean * scale
     shape = [-1 if axis == 1 else 1 for axis in range(t.rank)]
-    return _affine(c, _affine(c, t, scale.reshape(shape), 0.0), 1.0, shift.reshape(shape)), None, None
+    return affine(c, affine(c, t, scale.reshape(shape), 0.0), 1.0, shift.reshape(shape)), None, None
 
 
-@_handles("_native_batch_norm_legit", "native_batch_norm", "_native_batch_norm_legit_functional")
-def _batch_statistics(c: Context, a: SimpleNamespace) -> Any:
+@handles("_native_batch_norm_legit", "native_batch_norm", "_native_batch_norm_legit_functional")
+def _batch_statistics(c: Context, a: Arguments) -> Any:
     raise ExportError("this batch normalisation uses the statistics of the batch (track_running_stats=False)")
 
 
@@ -593,11 +379,13 @@ def _initial(c: Context, hx: Any, batch: symbolic.Dim) -> tuple[list[Array | Non
     return [row if row.any() else None for row in states[:, 0]], [None] * len(states)
 
 
-@_handles("gru")
-def _gru(c: Context, a: SimpleNamespace) -> tuple[Tensor, Tensor]:
+@handles("gru")
+def _gru(c: Context, a: Arguments) -> Any:
     if not hasattr(a, "input"):
-        raise ExportError("a GRU over a packed sequence; export the module without packing and give lengths= when the model runs")
-    x = _variable(a.input, "the input of a GRU")
+        raise ExportError(
+            "a GRU over a packed sequence; export the module without packing and give lengths= when the model runs"
+        )
+    x = variable(a.input, "the input of a GRU")
     b, t = (0, 1) if a.batch_first else (1, 0)
     if x.rank != 3 or x.dims[b] not in ((), ("B",)) or x.dims[t] not in ((), ("T",), ("R",)):
         wanted = "[batch, time, features]" if a.batch_first else "[time, batch, features]"
@@ -629,9 +417,9 @@ def _gru(c: Context, a: SimpleNamespace) -> tuple[Tensor, Tensor]:
     return output, Tensor.of(((len(finals),), x.dims[b], (finals[0].size,)), np.stack(finals))
 
 
-@_handles("gru_cell")
-def _gru_cell(c: Context, a: SimpleNamespace) -> Tensor:
-    x = _variable(a.input, "the input of a GRUCell")
+@handles("gru_cell")
+def _gru_cell(c: Context, a: Arguments) -> Any:
+    x = variable(a.input, "the input of a GRUCell")
     if not isinstance(a.hx, Tensor):
         raise ExportError(
             "a GRUCell's state is a constant here, so nothing is carried from step to step: pass the state to forward beside "

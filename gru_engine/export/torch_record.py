@@ -22,11 +22,25 @@ from torch.utils import _pytree as pytree
 
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Graph, Tensor
+from gru_engine.export import torch_math  # noqa: F401  it adds to the handlers
 from gru_engine.export.torch_ops import HANDLERS, Context
 
 _TORCH = os.path.dirname(torch.__file__)
-_SILENT = {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size"}
-_CREATING = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}  # of an operand only the shape counts
+_SILENT = {
+    "_assert_tensor_metadata",
+    "_assert_scalar",
+    "_assert_async",
+    "sym_constrain_range",
+    "sym_constrain_range_for_size",
+}
+_CREATING = {
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+}  # of an operand only the shape counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +86,9 @@ class Record:
                     values[node] = _execute(context, node, values)
                 elif node.op == "output":
                     self._refuse_mutation()
-                    returned = pytree.tree_map(lambda n: values.get(n, n) if isinstance(n, torch.fx.Node) else n, node.args[0])
+                    returned = pytree.tree_map(
+                        lambda n: values.get(n, n) if isinstance(n, torch.fx.Node) else n, node.args[0]
+                    )
                     return list(returned)
                 else:
                     values[node] = getattr(self.program.graph_module, str(node.target))
@@ -117,7 +133,9 @@ def record(module: nn.Module, arguments: Any) -> Record:
         own = [frame for frame in frames if not frame.filename.startswith((_TORCH, os.path.dirname(__file__)))]
         place = f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}: {own[-1].line}" if own else ""
         reason = str(error).strip().split("\n\n")[0]
-        raise ExportError(f"torch.export cannot record {type(module).__name__}{place}: {type(error).__name__}: {reason}") from error
+        raise ExportError(
+            f"torch.export fails on {type(module).__name__}{place}: {type(error).__name__}: {reason}"
+        ) from error
     return Record(program, _output_names(program))
 
 
@@ -155,7 +173,9 @@ def _output_names(program: torch.export.ExportedProgram) -> list[str | None]:
 
 
 def _execute(c: Context, node: torch.fx.Node, values: dict[Any, Any]) -> Any:
-    args, kwargs = pytree.tree_map(lambda n: values[n] if isinstance(n, torch.fx.Node) else n, (node.args, dict(node.kwargs)))
+    args, kwargs = pytree.tree_map(
+        lambda n: values[n] if isinstance(n, torch.fx.Node) else n, (node.args, dict(node.kwargs))
+    )
     if node.target is operator.getitem:
         return args[0][args[1]]
     if not isinstance(node.target, torch._ops.OpOverload):
@@ -190,7 +210,9 @@ def _check_shapes(result: Any, recorded: Any, c: Context) -> None:
     if isinstance(result, Tensor) and isinstance(recorded, torch.Tensor):
         shape = result.shape(c.sizes)
         if shape != tuple(recorded.shape):
-            raise ExportError(f"understood as {result} with the shape {list(shape)}, but torch has {list(recorded.shape)}")
+            raise ExportError(
+                f"understood as {result} with the shape {list(shape)}, but torch has {list(recorded.shape)}"
+            )
     elif isinstance(result, (list, tuple)) and isinstance(recorded, (list, tuple)):
         for one, other in zip(result, recorded):
             _check_shapes(one, other, c)

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Tests of the vector primitives and the activation functions on every instruction set that this build and this CPU have:
+/* Tests of the vector primitives and the activation functions on every instruction set that this build and this CPU
+ * have:
  *
  *   1. every primitive against scalar C, v_load_n and v_store_n beside unreadable pages (test_primitives.c);
- *   2. the error of the activations against float64, in units of the last place (ulp), over float32 inputs: all 2^32 with
- *      --stride 1, else those whose bits are a multiple of the stride, and always the neighbours of every special point;
- *   3. the same bits from all instruction sets on the same inputs (plain C only where the stride is 64 or more: its fmaf is slow).
+ *   2. the error of the activations against float64, in units of the last place (ulp), over float32 inputs: all 2^32
+ *      with --stride 1, else those whose bits are a multiple of the stride, and always the neighbours of every special
+ *      point;
+ *   3. the same bits from all instruction sets on the same inputs (plain C only where the stride is 64 or more: its
+ *      fmaf is slow).
  *
  *   cc -O3 -std=c11 -ffp-contract=off -fopenmp -Isrc_c tests/c/test_activations.c tests/c/test_primitives.c \
  *      tests/c/vec_isa_*.c -lm -o test_activations
  *   ./test_activations [--stride N] [--hash] [--time]
  *
- * --hash prints one hash of the result bits per function, to compare CPUs; --time prints nanoseconds per 16 values.
- * The exit code is 1 if anything is wrong. Without -fopenmp it works on one core. */
+ * --hash prints one hash of the result bits per function, to compare CPUs; --time prints nanoseconds per 16 values. The
+ * exit code is 1 if anything is wrong. Without -fopenmp it works on one core. */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <stdio.h>
@@ -117,7 +120,8 @@ static uint64_t hash(const float *y, size_t n) {
 }
 
 /* y = function(x) by the fastest instruction set; the others must agree. */
-static void apply(int code, const char *name, float alpha, float beta, const float *x, float *y, size_t n, int generic_too) {
+static void apply(int code, const char *name, float alpha, float beta, const float *x, float *y, size_t n,
+                  int generic_too) {
     float other[BLOCK];
     isas[0]->apply(code, alpha, beta, x, y, n);
     for (int k = 1; k < isa_count; k++) {
@@ -139,8 +143,10 @@ static float *special;
 static size_t special_count;
 
 static void make_special_points(void) {
-    static const float centres[] = {0, 0x1p-126f, 0x1p-60f, 0x1p-12f, 0.5f, 0x1.6a09e6p-1f, 1, 0x1.6a09e6p0f, 2, 8, 8.3f, 9, 9.01f, 16.6f, 17.3f,
-                                    40, 87.3365f, 88.02969f, 88.7228f, 90, 103.2789f, 103.9721f, 104, 112, 0x1p126f, INFINITY};
+    static const float centres[] = {
+        0, 0x1p-126f, 0x1p-60f, 0x1p-12f, 0.5f, 0x1.6a09e6p-1f, 1, 0x1.6a09e6p0f, 2, 8, 9, 9.01f, 10, 16.6f, 17.3f, 40,
+        87.3365f, 88.02969f, 88.7228f, 90, 103.2789f, 103.9721f, 104, 108.6f, 110, 0x1p126f, INFINITY,
+    };
     enum { CENTRES = sizeof centres / sizeof centres[0], REDUCTIONS = 84, AROUND = 256 };
     special = malloc((CENTRES + REDUCTIONS) * AROUND * 2 * sizeof(float));
     if (!special) exit(2);
@@ -163,7 +169,9 @@ static void check_block(uint64_t block, uint64_t stride, struct result *total) {
         for (size_t i = block * BLOCK; i < special_count && n < BLOCK; i++) x[n++] = special[i];
     } else {
         uint64_t first = block - (special_count + BLOCK - 1) / BLOCK;
-        for (uint64_t i = first * BLOCK; n < BLOCK && i * stride < (uint64_t)1 << 32; i++) x[n++] = float_of((uint32_t)(i * stride));
+        for (uint64_t u = first * BLOCK * stride; n < BLOCK && u < (uint64_t)1 << 32; u += stride) {
+            x[n++] = float_of((uint32_t)u);
+        }
     }
     while (n % 16) x[n++] = 1;
     for (int f = 0; f < FUNCTIONS; f++) {
@@ -175,9 +183,10 @@ static void check_block(uint64_t block, uint64_t stride, struct result *total) {
         {
             total[f].hash += local.hash;
             /* At a tie the least input, so that the output does not depend on the threads. */
-            if (local.error > total[f].error || (local.error == total[f].error && bits_of(local.x) < bits_of(total[f].x))) {
-                total[f].error = local.error;
-                total[f].x = local.x;
+            struct result *t = &total[f];
+            if (local.error > t->error || (local.error == t->error && bits_of(local.x) < bits_of(t->x))) {
+                t->error = local.error;
+                t->x = local.x;
             }
         }
     }
@@ -191,9 +200,9 @@ static void check_functions(uint64_t stride, int print_hash) {
     for (int64_t b = 0; b < blocks; b++) check_block((uint64_t)b, stride, total);
     printf("%-10s %8s %8s  worst input\n", "function", "max ulp", "bound");
     for (int f = 0; f < FUNCTIONS; f++) {
+        double x = total[f].x;
         if (!(total[f].error <= functions[f].bound)) fail(functions[f].name, total[f].x);
-        printf("%-10s %8.4f %8.1f  %a (%.9g)\n", functions[f].name, total[f].error, functions[f].bound, (double)total[f].x,
-               (double)total[f].x);
+        printf("%-10s %8.4f %8.2f  %a (%.9g)\n", functions[f].name, total[f].error, functions[f].bound, x, x);
     }
     for (int f = 0; print_hash && f < FUNCTIONS; f++) {
         printf("hash %-10s %016llx\n", functions[f].name, (unsigned long long)total[f].hash);
@@ -209,7 +218,8 @@ static uint32_t random_u32(void) {
 }
 /* Any sign, size between 2^-range and 2^range. */
 static float random_float(int range) {
-    uint32_t fraction = random_u32() >> 9, exponent = random_u32() % (2u * (unsigned)range), negative = random_u32() >> 31;
+    uint32_t fraction = random_u32() >> 9, exponent = random_u32() % (2u * (unsigned)range);
+    uint32_t negative = random_u32() >> 31;
     float size = ldexpf(1.0f + (float)fraction * 0x1p-23f, (int)exponent - range);
     return negative ? -size : size;
 }
@@ -229,9 +239,14 @@ static double ref_parametric(int code, double alpha, double beta, double x) {
 
 static void check_parametric(int print_hash) {
     static const struct { const char *name; int code; double bound; } cases[] = {
-        {"linear", GRU_ACT_LINEAR, 0}, {"relu", GRU_ACT_RELU, 0}, {"affine", GRU_ACT_AFFINE, 0.5001},
-        {"leaky relu", GRU_ACT_LEAKY_RELU, 0.5001}, {"threshold", GRU_ACT_THRESHOLDED_RELU, 0}, {"scaled tanh", GRU_ACT_SCALED_TANH, 4},
-        {"hard sigm.", GRU_ACT_HARD_SIGMOID, 0.5001}, {"alpha elu", GRU_ACT_ELU, 3},
+        {"linear", GRU_ACT_LINEAR, 0},
+        {"relu", GRU_ACT_RELU, 0},
+        {"affine", GRU_ACT_AFFINE, 0.5001},
+        {"leaky relu", GRU_ACT_LEAKY_RELU, 0.5001},
+        {"threshold", GRU_ACT_THRESHOLDED_RELU, 0},
+        {"scaled tanh", GRU_ACT_SCALED_TANH, 4},
+        {"hard sigm.", GRU_ACT_HARD_SIGMOID, 0.5001},
+        {"alpha elu", GRU_ACT_ELU, 2},
     };
     float x[1024], y[1024];
     for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
@@ -241,11 +256,13 @@ static void check_parametric(int print_hash) {
             float alpha = random_float(10);
             float beta = random_float(10);
             for (int i = 0; i < 1024; i++) x[i] = random_float(round & 1 ? 6 : 40);
-            memcpy(x, (const float[]){NAN, 0.0f, -0.0f, INFINITY, -INFINITY, 0x1p-149f, -0x1p-149f, alpha, -alpha}, 9 * sizeof(float));
+            const float meet[] = {NAN, 0.0f, -0.0f, INFINITY, -INFINITY, 0x1p-149f, -0x1p-149f, alpha, -alpha};
+            memcpy(x, meet, sizeof meet);
             apply(cases[c].code, cases[c].name, alpha, beta, x, y, 1024, 1);
             sum += hash(y, 1024);
             for (int i = 0; i < 1024; i++) {
-                if (cases[c].code == GRU_ACT_SCALED_TANH && fabsf(x[i]) < 0x1p-100f) continue;  /* beta * x may be subnormal */
+                /* A subnormal beta * x has lost bits. */
+                if (cases[c].code == GRU_ACT_SCALED_TANH && fabsf(x[i]) < 0x1p-100f) continue;
                 double ref = isnan(x[i]) ? NAN : ref_parametric(cases[c].code, alpha, beta, x[i]);
                 if (isnan(ref) != isnan(y[i])) fail(cases[c].name, x[i]);
                 double error = isnan(ref) ? 0 : ulp_error(y[i], ref);
@@ -253,7 +270,7 @@ static void check_parametric(int print_hash) {
                 worst = fmax(worst, error);
             }
         }
-        printf("%-10s %8.4f %8.1f\n", cases[c].name, worst, cases[c].bound);
+        printf("%-11s %7.4f %8.2f\n", cases[c].name, worst, cases[c].bound);
         if (print_hash) printf("hash %-10s %016llx\n", cases[c].name, (unsigned long long)sum);
     }
 }
@@ -268,8 +285,9 @@ static double seconds(void) {
 
 static void print_times(void) {
     static const struct { const char *name; int code; } timed[] = {
-        {"(loop)", GRU_ACT_LINEAR}, {"sigmoid", GRU_ACT_SIGMOID}, {"tanh", GRU_ACT_TANH}, {"relu", GRU_ACT_RELU}, {"hard sigm.", GRU_ACT_HARD_SIGMOID},
-        {"elu", GRU_ACT_ELU}, {"softsign", GRU_ACT_SOFTSIGN}, {"softplus", GRU_ACT_SOFTPLUS}, {"silu", GRU_ACT_SILU}, {"exp", FUNCTION_EXP}, {"log", FUNCTION_LOG},
+        {"(loop)", GRU_ACT_LINEAR}, {"sigmoid", GRU_ACT_SIGMOID}, {"tanh", GRU_ACT_TANH}, {"relu", GRU_ACT_RELU},
+        {"hard sigm.", GRU_ACT_HARD_SIGMOID}, {"elu", GRU_ACT_ELU}, {"softsign", GRU_ACT_SOFTSIGN},
+        {"softplus", GRU_ACT_SOFTPLUS}, {"silu", GRU_ACT_SILU}, {"exp", FUNCTION_EXP}, {"log", FUNCTION_LOG},
     };
     float x[384];
     for (int i = 0; i < 384; i++) x[i] = (float)(i - 191) / 40.0f;
@@ -297,10 +315,16 @@ int main(int argc, char **argv) {
     uint64_t stride = 1021;
     int print_hash = 0, time_only = 0;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--hash")) print_hash = 1;
-        else if (!strcmp(argv[i], "--time")) time_only = 1;
-        else if (!strcmp(argv[i], "--stride") && i + 1 < argc && atoll(argv[i + 1]) > 0) stride = (uint64_t)atoll(argv[++i]);
-        else return fprintf(stderr, "usage: %s [--stride N] [--hash] [--time]\n", argv[0]), 2;
+        if (!strcmp(argv[i], "--hash")) {
+            print_hash = 1;
+        } else if (!strcmp(argv[i], "--time")) {
+            time_only = 1;
+        } else if (!strcmp(argv[i], "--stride") && i + 1 < argc && atoll(argv[i + 1]) > 0) {
+            stride = (uint64_t)atoll(argv[++i]);
+        } else {
+            fprintf(stderr, "usage: %s [--stride N] [--hash] [--time]\n", argv[0]);
+            return 2;
+        }
     }
 #if defined(__x86_64__)
     if (vec_isa_avx512.usable()) isas[isa_count++] = &vec_isa_avx512;
@@ -309,7 +333,10 @@ int main(int argc, char **argv) {
     isas[isa_count++] = &vec_isa_neon;
 #endif
     isas[isa_count++] = &vec_isa_generic;
-    if (time_only) return print_times(), 0;
+    if (time_only) {
+        print_times();
+        return 0;
+    }
     printf("instruction sets:");
     for (int k = 0; k < isa_count; k++) {
         printf(" %s", isas[k]->name);

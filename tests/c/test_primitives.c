@@ -29,8 +29,10 @@ static uint32_t random_u32(void) {
 
 /* Floats that meet: specials, equal ones, any bits, and moderate sizes. */
 static float random_float(void) {
-    static const float specials[] = {0.0f, -0.0f, 1.0f, -1.0f, INFINITY, -INFINITY, NAN, 0x1p-126f, -0x1p-126f, 0x1p-149f, -0x1p-149f,
-                                     0x1.fffffep127f, -0x1.fffffep127f, 0x1.fffffcp-127f, 0.5f, 3.0f};
+    static const float specials[] = {
+        0.0f, -0.0f, 1.0f, -1.0f, INFINITY, -INFINITY, NAN, 0x1p-126f, -0x1p-126f, 0x1p-149f, -0x1p-149f,
+        0x1.fffffep127f, -0x1.fffffep127f, 0x1.fffffcp-127f, 0.5f, 3.0f,
+    };
     uint32_t u = random_u32();
     if (u % 4 == 0) return specials[u / 4 % 16];
     if (u % 4 == 1) return float_of((int32_t)random_u32());
@@ -129,8 +131,8 @@ static int test_op(const struct vec_isa *isa, enum vec_op op) {
             float want = scalar(op, a, b, c, k);
             /* Of zeros of both signs v_max16 may return either. */
             if (same(y[k], want) || (op == OP_MAX16 && y[k] == want)) continue;
-            printf("FAIL %s op %d lane %d: a %a, b %a, c %a: %a, expected %a\n", isa->name, (int)op, k, (double)a[k], (double)b[k], (double)c[k],
-                   (double)y[k], (double)want);
+            printf("FAIL %s op %d lane %d: a %a, b %a, c %a: %a, expected %a\n", isa->name, (int)op, k, (double)a[k],
+                   (double)b[k], (double)c[k], (double)y[k], (double)want);
             return 1;
         }
     }
@@ -156,7 +158,10 @@ static int test_partial(const struct vec_isa *isa) {
             isa->copy_n(x, y, n, lanes);
             for (int k = 0; k < 16; k++) failures += !same(lanes[k], k < n ? (float)(k + 1) : 0.0f);
             for (int k = 0; k < n; k++) failures += !same(y[k], (float)(k + 1));
-            for (size_t k = 0; k < page; k++) failures += (k < offset || k >= offset + (size_t)n * 4) && map[4 * page + k] != 0x5a;
+            for (size_t k = 0; k < page; k++) {
+                int outside = k < offset || k >= offset + (size_t)n * 4;
+                failures += outside && map[4 * page + k] != 0x5a;
+            }
         }
     }
     munmap(map, 6 * page);

@@ -4,8 +4,9 @@ typedef int not_empty_elsewhere;
 #include "target_avx512.h"
 #include "vec_avx512.h"
 #define ISA vec_isa_avx512
-#define ISA_USABLE (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && \
-    __builtin_cpu_supports("avx512vl"))
+#define ISA_USABLE                                                                                                     \
+    (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&  \
+     __builtin_cpu_supports("avx512vl"))
 #include "vec_isa_template.h"
 #include "target_end.h"
 #endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How a call is cut up, and where its scratch memory lies. */
+#include "schedule.h"
+#include "model.h"
+
+enum {
+    BLOCK_ROWS = 64,    /* rows of a block of a causal network: enough to use each weight many times from the near cache */
+    WHOLE_ROWS = 32768, /* and of one that is not causal, whose blocks are whole sequences, */
+    WHOLE_STREAMS = 8   /* unless that would be fewer streams than this */
+};
+
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static size_t take(size_t *next, size_t n, size_t item_nbytes) {
+    size_t at = *next;
+    *next += gru_round_up(n * item_nbytes, 64);
+    return at;
+}
+
+gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_steps, int n_threads) {
+    gru_schedule l;
+    size_t threads = n_threads > 1 ? (size_t)n_threads : 1;
+    size_t share = (n_streams + threads - 1) / threads;
+    size_t most = BLOCK_ROWS;
+    if (!m->info.causal) {
+        most = WHOLE_ROWS / n_steps;
+        most = most < WHOLE_STREAMS ? WHOLE_STREAMS : most > BLOCK_ROWS ? BLOCK_ROWS : most;
+    }
+    l.group_streams = smaller(share, most);
+    l.block_steps = m->info.causal ? smaller(n_steps, BLOCK_ROWS / l.group_streams) : n_steps;
+    l.block_rows = l.group_streams * l.block_steps;
+    l.hoist_rows = smaller(l.block_rows, BLOCK_ROWS / l.group_streams * l.group_streams);
+    l.n_groups = (n_streams + l.group_streams - 1) / l.group_streams;
+    l.n_threads = smaller(threads, l.n_groups);
+
+    size_t next = 0;
+    l.order = take(&next, n_streams, sizeof(uint32_t));
+    l.counts = take(&next, n_steps + 2, sizeof(uint32_t));
+    l.shared_nbytes = next;
+    next = 0;
+    l.values = take(&next, l.block_rows * m->step_values_width, sizeof(float));
+    l.sequence_values = take(&next, l.group_streams * m->sequence_values_width, sizeof(float));
+    l.sums_x = take(&next, l.hoist_rows * m->sums_x_width, sizeof(float));
+    l.sums_h = take(&next, l.group_streams * m->sums_h_width, sizeof(float));
+    l.z = take(&next, l.group_streams * m->hidden_width, sizeof(float));
+    l.rh = take(&next, l.group_streams * m->hidden_width, sizeof(float));
+    l.x = take(&next, l.block_rows, sizeof(float *));
+    l.start = take(&next, l.block_rows, sizeof(float *));
+    l.hoisted = take(&next, l.hoist_rows, sizeof(float *));
+    l.out = take(&next, l.block_rows, sizeof(float *));
+    l.h = take(&next, l.group_streams, sizeof(float *));
+    l.h_start = take(&next, l.group_streams, sizeof(float *));
+    l.sh = take(&next, l.group_streams, sizeof(float *));
+    l.z_rows = take(&next, l.group_streams, sizeof(float *));
+    l.rh_rows = take(&next, l.group_streams, sizeof(float *));
+    l.n_active = take(&next, l.block_steps, sizeof(size_t));
+    l.first_row = take(&next, l.block_steps + 1, sizeof(size_t));
+    l.thread_nbytes = next;
+    return l;
+}
+
+size_t gru_run_workspace_nbytes(const gru_model *model, size_t n_streams, size_t n_steps, int n_threads) {
+    if (!n_streams || !n_steps) {
+        return GRU_WORKSPACE_SLACK;
+    }
+    const gru_schedule l = gru_make_schedule(model, n_streams, n_steps, n_threads);
+    return l.shared_nbytes + (n_threads > 1 ? (size_t)n_threads : 1) * l.thread_nbytes + GRU_WORKSPACE_SLACK;
+}
+
+size_t gru_step_workspace_nbytes(const gru_model *model) {
+    return gru_run_workspace_nbytes(model, 1, 1, 1);
+}
