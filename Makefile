@@ -12,7 +12,7 @@ export WORDS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
-BIN := $(abspath $(VENV))/bin
+BIN := $(VENV)/bin
 SAY := @printf '\n-- %s\n'
 VERSION := $(shell sed -n 's/^version = "\([^"]*\)".*/\1/p' pyproject.toml)
 SOURCES := $(wildcard src_c/*.c)
@@ -86,7 +86,7 @@ endif
 
 # The flags of setup.py; the reasons are there. STRICT=1 makes every warning an error, SANITIZE is a list of sanitizers.
 # Objects of other flags or another compiler need another OUT.
-C_FLAGS := -O3 -std=c11 -ffp-contract=off -fvisibility=hidden -fPIC -Wall -Wextra
+C_FLAGS := -O3 -std=c11 -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden -fPIC -Wall -Wextra
 ifdef STRICT
 C_FLAGS += -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wconversion
 endif
@@ -212,7 +212,7 @@ lint-ruff: $(VENV)/.group-lint
 
 lint-cython: $(VENV)/.group-lint
 	$(SAY) "cython-lint"
-	@PATH="$(BIN):$$PATH" cython-lint gru_engine
+	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/cython-lint gru_engine
 
 lint-format: $(VENV)/.group-lint
 	$(SAY) "clang-format"
@@ -228,7 +228,7 @@ lint-strict:
 
 lint-bare:
 	$(SAY) "$(CC) -O2 -c src_c/*.c and nothing else"
-	@rm -rf build/c/bare && mkdir -p build/c/bare && cd build/c/bare && $(CC) -O2 -c $(SOURCES:%=$(CURDIR)/%)
+	@rm -rf build/c/bare && mkdir -p build/c/bare && cd build/c/bare && $(CC) -O2 -c $(SOURCES:%=../../../%)
 
 lint-names:
 	$(SAY) "global names begin with gru_"

@@ -277,7 +277,7 @@ cdef class Model:
         cdef size_t first, width, i
         for i in range(self.info.n_outputs):
             gru_get_output(self.model, i, &output, &first, &width)
-            self.outputs[output.decode(errors="replace")] = slice(first, first + width)
+            self.outputs[output.decode()] = slice(first, first + width)
 
     @property
     def input_size(self):

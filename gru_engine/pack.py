@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from gru_engine import records
+from gru_engine.activations import as_number
 from gru_engine.layers import RESETS, Activate, Affine, Array, Concat, Dense, Embedding, Gru, Layer, Tokens
 from gru_engine.network import Network
 from gru_engine.numerics import as_float32, sums
-from gru_engine.records import EDGE, PANELS, PLAIN, SUMS, pad
+from gru_engine.records import EDGE, MAX_EDGES, MAX_NODES, MAX_TENSORS, PANELS, PLAIN, SUMS, pad
 
 AUTO_FOLD_BYTES = 16 << 20
 """Tables up to this size are made whatever they replace."""
@@ -228,6 +229,9 @@ class _Writer:
     def tobytes(self) -> bytes:
         """The file."""
         counts = [len(self._tensors), len(self._nodes), len(self._edges), len(self._outputs)]
+        for what, count, most in zip(("tensors", "nodes", "edges"), counts, (MAX_TENSORS, MAX_NODES, MAX_EDGES)):
+            if count > most:
+                raise ValueError(f"the network needs {count} {what}, a file has at most {most}")
         sizes = [dtype.itemsize * n for dtype, n in zip((records.TENSOR, records.NODE, EDGE, records.OUTPUT), counts)]
         payload = records.HEADER.itemsize + sum(map(records.round_up, [*sizes, len(self._strings)]))
         tensors = b"".join(_moved(tensor, payload) for tensor in self._tensors)
@@ -272,6 +276,8 @@ class _Writer:
             raise ValueError(f"a file has at most {records.MAX_GOLDEN} golden cases, got {len(cases)}")
         model = load(data)
         for i, (x, framework, tolerance) in enumerate(cases):
+            if as_number(tolerance, f"golden[{i}]: tolerance") < 0:
+                raise ValueError(f"golden[{i}]: tolerance must not be negative, got {tolerance!r}")
             x = _golden_input(net, x, f"golden[{i}]")
             engine = _golden_output(net, model.run(x), len(x), f"golden[{i}]: the engine's output")
             blocks = [x.astype("<i4" if net.vocab_size else "<f4"), engine]
@@ -290,7 +296,7 @@ class _Writer:
 def _moved(tensor: Array, payload: int) -> bytes:
     """A tensor record whose offset, within PAYLOAD so far, counts from the start of the file."""
     tensor = tensor.copy()
-    tensor["offset"] += payload
+    tensor["offset"] = int(tensor["offset"]) + payload
     return tensor.tobytes()
 
 
@@ -317,9 +323,7 @@ def _golden_output(net: Network, y: Any, steps: int, what: str) -> Array:
     return np.asarray(y.reshape(shape), "<f4")
 
 
-def _check_tolerance(engine: Array, framework: Array, tolerance: Any, what: str) -> None:
-    if not (isinstance(tolerance, (int, float)) and 0 <= tolerance < np.inf):
-        raise ValueError(f"{what}: tolerance must be a finite number that is not negative, got {tolerance!r}")
+def _check_tolerance(engine: Array, framework: Array, tolerance: float, what: str) -> None:
     difference = np.abs(engine.astype(np.float64) - framework)
     if not (difference <= tolerance).all():
         raise ValueError(
@@ -331,5 +335,7 @@ def _check_tolerance(engine: Array, framework: Array, tolerance: Any, what: str)
 def _json(metadata: dict[str, Any]) -> bytes:
     try:
         return json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"metadata cannot be expressed in JSON: {error}") from None
+    except TypeError as error:
+        raise TypeError(f"metadata cannot be expressed in JSON: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"metadata cannot be expressed in JSON: {error}") from None

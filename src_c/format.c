@@ -127,6 +127,33 @@ static gru_result read_header(reader *in) {
     return GRU_OK;
 }
 
+/* Whether bytes are UTF-8 (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. */
+static int is_utf8(const unsigned char *s, uint64_t n) {
+    uint64_t i = 0;
+    while (i < n) {
+        const unsigned char lead = s[i++];
+        if (lead < 0x80) {
+            continue;
+        }
+        const unsigned more = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : 1;
+        if (lead < 0xC2 || lead > 0xF4 || more > n - i) {
+            return 0;
+        }
+        const unsigned char least = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+        const unsigned char most = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+        if (s[i] < least || s[i] > most) {
+            return 0;
+        }
+        for (unsigned j = 1; j < more; j++) {
+            if ((s[i + j] & 0xC0) != 0x80) {
+                return 0;
+            }
+        }
+        i += more;
+    }
+    return 1;
+}
+
 static gru_result read_sections(reader *in, int verify) {
     uint64_t end = HEADER_NBYTES;
     for (unsigned i = 0; i < N_SECTIONS; i++) {
@@ -175,6 +202,9 @@ static gru_result read_sections(reader *in, int verify) {
     const unsigned char *s = in->bytes + in->section[STRINGS].offset;
     if (strings == 0 || s[0] != 0 || s[strings - 1] != 0) {
         return bad(in, "section STRINGS does not begin and end with a zero byte");
+    }
+    if (!is_utf8(s, strings)) {
+        return bad(in, "section STRINGS is not UTF-8");
     }
     return GRU_OK;
 }
@@ -259,13 +289,28 @@ static gru_result take_matrix(reader *in, uint32_t node, unsigned slot, const ch
 
 /* ------------------------------------------------------------------------------------------------ nodes */
 
+/* Bit 0: alpha is used, bit 1: beta. */
+static unsigned parameters_used(int code) {
+    switch (code) {
+    case GRU_ACT_AFFINE:
+    case GRU_ACT_SCALED_TANH:
+    case GRU_ACT_HARD_SIGMOID: return 3;
+    case GRU_ACT_LEAKY_RELU:
+    case GRU_ACT_THRESHOLDED_RELU:
+    case GRU_ACT_ELU: return 1;
+    default: return 0;
+    }
+}
+
 static gru_result take_activation(reader *in, uint32_t node, const unsigned char *field, int may_be_softmax, gru_act *act) {
     act->code = (int)u32_at(field);
     act->alpha = f32_at(field + 4);
     act->beta = f32_at(field + 8);
     const int elementwise = act->code >= GRU_ACT_LINEAR && act->code <= GRU_ACT_SILU;
     const int softmax = act->code == GRU_ACT_SOFTMAX || act->code == GRU_ACT_LOG_SOFTMAX;
-    if (!(elementwise || (softmax && may_be_softmax)) || !isfinite(act->alpha) || !isfinite(act->beta)) {
+    const unsigned used = parameters_used(act->code);
+    if (!(elementwise || (softmax && may_be_softmax)) || !isfinite(act->alpha) || !isfinite(act->beta) ||
+        (!(used & 1) && u32_at(field + 4)) || (!(used & 2) && u32_at(field + 8))) {
         return bad(in, "node %u: activation %u with parameters %g, %g does not exist here", node, (unsigned)act->code, (double)act->alpha,
                    (double)act->beta);
     }

@@ -74,6 +74,10 @@ static float *sequence_row_at(const block *b, const gru_node *n, size_t i) {
     return ARRAY(b, float, sequence_values) + n->offset * b->l->group_streams + i * n->stride + n->column;
 }
 
+static float *any_row_at(const block *b, const gru_node *n, size_t i, size_t t) {
+    return n->per_sequence ? sequence_row_at(b, n, i) : row_at(b, n, i, t);
+}
+
 /* Pointers to all rows of a value at the block's steps [t0, t1), or to all its rows per sequence. Returns how many. */
 static size_t rows_of(const block *b, const gru_node *n, size_t t0, size_t t1, float **rows) {
     size_t count = 0;
@@ -116,15 +120,24 @@ static gru_product input_product(const block *b, const gru_node *n, size_t t0, s
 
 /* ------------------------------------------------------------------------------------------------ nodes */
 
+/* Steps of a chunk: as many as a product is made for at once. */
+static size_t chunk_steps(const block *b) {
+    return b->l->chunk_rows / b->l->group_streams;
+}
+
 static void run_dense(const block *b, const gru_node *n) {
     float **out = ARRAY(b, float *, out);
-    const size_t n_rows = rows_of(b, n, 0, b->n_steps, out);
-    const gru_product product = input_product(b, n, 0, b->n_steps);
     const int whole = n->act.code >= GRU_ACT_SOFTMAX; /* of the whole vector, not elementwise */
     const gru_act linear = {GRU_ACT_LINEAR, 0, 0};
-    b->kernels->dense(&product, whole ? linear : n->act, n_rows, out, 0, n->w.panels);
-    for (size_t r = 0; whole && r < n_rows; r++) {
-        b->kernels->activation(n->act, out[r], out[r], n->width);
+    const size_t n_steps = n->per_sequence ? 1 : b->n_steps;
+    for (size_t t0 = 0; t0 < n_steps; t0 += chunk_steps(b)) {
+        const size_t t1 = smaller(t0 + chunk_steps(b), n_steps);
+        const size_t n_rows = rows_of(b, n, t0, t1, out);
+        const gru_product product = input_product(b, n, t0, t1);
+        b->kernels->dense(&product, whole ? linear : n->act, n_rows, out, 0, n->w.panels);
+        for (size_t r = 0; whole && r < n_rows; r++) {
+            b->kernels->activation(n->act, out[r], out[r], n->width);
+        }
     }
 }
 
@@ -183,7 +196,7 @@ static void gru_step_rows(const block *b, const gru_node *n, size_t t, const gru
     k->gru_before_blend(n, n_rows, mx->start, (const float *const *)sh, (const float *const *)z, h, out);
 }
 
-/* Steps [t0, t1), few enough for the hoisted sums. A kernel that fuses the products reads the inputs itself if there is nothing to be won by
+/* Steps [t0, t1), a chunk. A kernel that fuses the products reads the inputs itself if there is nothing to be won by
  * doing several steps at once; all others get finished sums. */
 static void gru_steps(const block *b, const gru_node *n, size_t t0, size_t t1) {
     gru_product mx = input_product(b, n, t0, t1);
@@ -206,9 +219,8 @@ static void gru_steps(const block *b, const gru_node *n, size_t t0, size_t t1) {
 }
 
 static void run_gru(const block *b, const gru_node *n) {
-    const size_t chunk = b->l->hoist_rows / b->l->group_streams;
-    for (size_t done = 0; done < b->n_steps; done += chunk) {
-        const size_t steps = smaller(chunk, b->n_steps - done);
+    for (size_t done = 0; done < b->n_steps; done += chunk_steps(b)) {
+        const size_t steps = smaller(chunk_steps(b), b->n_steps - done);
         const size_t t0 = n->reverse ? b->n_steps - done - steps : done;
         gru_steps(b, n, t0, t0 + steps);
     }
@@ -252,20 +264,21 @@ static void run_rows(const block *b, const gru_node *n) {
             float *in[2] = {NULL, NULL};
             for (size_t j = 0; j < n->n_inputs; j++) {
                 const gru_node *a = &nodes[n->inputs[j]];
-                in[j] = a->per_sequence ? sequence_row_at(b, a, i) : row_at(b, a, i, t);
+                in[j] = any_row_at(b, a, i, t);
             }
-            run_row(b, n, in, n->per_sequence ? sequence_row_at(b, n, i) : row_at(b, n, i, t));
+            run_row(b, n, in, any_row_at(b, n, i, t));
         }
     }
 }
 
 /* Copies rows of `a` to where rows of `n` stand, from float `column` of it on. */
 static void copy_rows(const block *b, const gru_node *a, const gru_node *n, size_t column) {
-    float **from = ARRAY(b, float *, x), **to = ARRAY(b, float *, out);
-    const size_t n_rows = rows_of(b, a, 0, b->n_steps, from);
-    rows_of(b, n, 0, b->n_steps, to);
-    for (size_t r = 0; r < n_rows; r++) {
-        memcpy(to[r] + column, from[r], a->width * sizeof(float));
+    const size_t n_steps = n->per_sequence ? 1 : b->n_steps;
+    for (size_t t = 0; t < n_steps; t++) {
+        const size_t n_rows = n->per_sequence ? b->n_streams : b->n_active[t];
+        for (size_t i = 0; i < n_rows; i++) {
+            memcpy(any_row_at(b, n, i, t) + column, any_row_at(b, a, i, t), a->width * sizeof(float));
+        }
     }
 }
 

@@ -31,7 +31,7 @@ gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_st
     l.group_streams = smaller(share, most);
     l.block_steps = m->info.causal ? smaller(n_steps, BLOCK_ROWS / l.group_streams) : n_steps;
     l.block_rows = l.group_streams * l.block_steps;
-    l.hoist_rows = smaller(l.block_rows, BLOCK_ROWS / l.group_streams * l.group_streams);
+    l.chunk_rows = smaller(l.block_rows, BLOCK_ROWS / l.group_streams * l.group_streams);
     l.n_groups = (n_streams + l.group_streams - 1) / l.group_streams;
     l.n_threads = smaller(threads, l.n_groups);
 
@@ -42,14 +42,14 @@ gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_st
     next = 0;
     l.values = take(&next, l.block_rows * m->step_values_width, sizeof(float));
     l.sequence_values = take(&next, l.group_streams * m->sequence_values_width, sizeof(float));
-    l.sums_x = take(&next, l.hoist_rows * m->sums_x_width, sizeof(float));
+    l.sums_x = take(&next, l.chunk_rows * m->sums_x_width, sizeof(float));
     l.sums_h = take(&next, l.group_streams * m->sums_h_width, sizeof(float));
     l.z = take(&next, l.group_streams * m->hidden_width, sizeof(float));
     l.rh = take(&next, l.group_streams * m->hidden_width, sizeof(float));
-    l.x = take(&next, l.block_rows, sizeof(float *));
-    l.start = take(&next, l.block_rows, sizeof(float *));
-    l.hoisted = take(&next, l.hoist_rows, sizeof(float *));
-    l.out = take(&next, l.block_rows, sizeof(float *));
+    l.x = take(&next, l.chunk_rows, sizeof(float *));
+    l.start = take(&next, l.chunk_rows, sizeof(float *));
+    l.hoisted = take(&next, l.chunk_rows, sizeof(float *));
+    l.out = take(&next, l.chunk_rows, sizeof(float *));
     l.h = take(&next, l.group_streams, sizeof(float *));
     l.h_start = take(&next, l.group_streams, sizeof(float *));
     l.sh = take(&next, l.group_streams, sizeof(float *));

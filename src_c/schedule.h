@@ -6,7 +6,7 @@
 #include "gru_engine.h"
 
 typedef struct gru_schedule {
-    size_t group_streams, block_steps, block_rows, hoist_rows;
+    size_t group_streams, block_steps, block_rows, chunk_rows;
     size_t n_groups, n_threads;
     /* Places in the workspace, in bytes: */
     size_t order, counts;                                           /* shared by the threads; the rest is each thread's own: */

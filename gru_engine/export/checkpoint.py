@@ -86,8 +86,9 @@ def _read_safetensors(path: Path) -> Arrays:
         import safetensors
     except ImportError as error:
         raise ExportError(f"{path} is no zip archive; to read safetensors, pip install safetensors") from error
+    deserialize: Any = safetensors.deserialize  # the numpy API refuses bfloat16
     try:
-        tensors = safetensors.deserialize(path.read_bytes())
+        tensors = deserialize(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise ExportError(
             f"{path} is neither a checkpoint of PyTorch (a zip archive) nor a safetensors file: {error}"
@@ -103,11 +104,13 @@ def _read_safetensors(path: Path) -> Arrays:
 
 def _decode(data: bytes, dtype: str, order: str) -> Array:
     """Flat array of what is in the file; bfloat16 widened."""
+    flat: Array
     if dtype == "bf16":
-        return (np.frombuffer(data, order + "u2").astype(np.uint32) << 16).view(np.float32)
-    if dtype == "?":
-        return np.frombuffer(data, np.uint8) != 0
-    flat: Array = np.frombuffer(data, order + dtype).astype(dtype)
+        flat = (np.frombuffer(data, order + "u2").astype(np.uint32) << 16).view(np.float32)
+    elif dtype == "?":
+        flat = np.frombuffer(data, np.uint8) != 0
+    else:
+        flat = np.frombuffer(data, order + dtype).astype(dtype)
     return flat
 
 

@@ -95,7 +95,9 @@ class Comparison:
         return self.error / self.magnitude if self.magnitude else self.error
 
     def __str__(self) -> str:
-        return f"{self.sides}: largest difference {self.error:.2e}, {self.relative:.2e} of the largest output {self.magnitude:.3g}"
+        return (
+            f"{self.sides}: difference {self.error:.2e}, {self.relative:.2e} of the largest output {self.magnitude:.3g}"
+        )
 
 
 def compare(sides: str, got: Array, expected: Array, threshold: float = THRESHOLD) -> Comparison:

@@ -433,8 +433,8 @@ class Traced:
         y, after = self.run(x, state)
         if not np.array_equal(y, self.run(x, state)[0]):
             raise ExportError(
-                "forward gives other outputs when it is called again: it is random, or keeps a state in the module; a state must be "
-                "an argument and be returned, forward(x, h) -> (y, h)"
+                "forward gives other outputs when it is called again: it is random, or keeps a state in the module; "
+                "a state must be an argument and be returned, forward(x, h) -> (y, h)"
             )
         y_reference, after_reference = reference.run(self.network, x, state=state, return_state=True)
         comparison = common.compare("module and float64 reference", y_reference, y, threshold)

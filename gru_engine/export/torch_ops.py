@@ -14,12 +14,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 import torch
 
-from gru_engine.activations import ActivationLike
 from gru_engine.export import graph as symbolic
 from gru_engine.export.common import Array, ExportError, gru_arrays
 from gru_engine.export.graph import AxisError, Graph, Ids, Tensor, axis_text, is_features
@@ -40,6 +39,8 @@ class Context:
 
 
 def handles(*names: str) -> Callable[[Handler], Handler]:
+    """Enter a function into the table, for one or several operations."""
+
     def register(handler: Handler) -> Handler:
         HANDLERS.update(dict.fromkeys(names, handler))
         return handler
@@ -50,22 +51,26 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
 def to_numpy(t: torch.Tensor) -> Array:
     """A constant as float32 or float64."""
     t = t.detach().cpu()
-    return t.numpy() if t.dtype in (torch.float32, torch.float64) else t.to(torch.float32).numpy()
+    array: Array = (t if t.dtype in (torch.float32, torch.float64) else t.to(torch.float32)).numpy()
+    return array
 
 
 def variable(value: Any, what: str) -> Tensor:
+    """The value, which must depend on the input."""
     if not isinstance(value, Tensor):
         raise ExportError(f"{what} is a constant")
     return value
 
 
 def constant(value: Any, what: str) -> torch.Tensor:
+    """The value, which must not depend on the input."""
     if not isinstance(value, torch.Tensor):
         raise ExportError(f"{what} is computed from the input; it must be a constant")
     return value
 
 
 def axis_of(t: Tensor, dim: int) -> int:
+    """The number of an axis that may be counted from the end."""
     return dim % t.rank if t.rank else 0
 
 
@@ -404,8 +409,9 @@ def _gru(c: Context, a: Arguments) -> Any:
         for direction in range(directions):
             number = layer * directions + direction
             arrays = gru_arrays(*map(to_numpy, a.params[per_layer * number : per_layer * (number + 1)]))
-            if h0[number] is not None:
-                arrays["h0"] = h0[number]
+            initial = h0[number]
+            if initial is not None:
+                arrays["h0"] = initial
             reverse = (direction == 1) != (x.dims[t] == ("R",))
             options = {"gates": "rzn", "reset": "after", "direction": "reverse" if reverse else "forward"}
             suffix = f".l{layer}" * (a.num_layers > 1) + "_reverse" * direction

@@ -20,27 +20,21 @@ from torch import nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from gru_engine.export import torch_math  # noqa: F401  it adds to the handlers
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Graph, Tensor
-from gru_engine.export import torch_math  # noqa: F401  it adds to the handlers
 from gru_engine.export.torch_ops import HANDLERS, Context
 
 _TORCH = os.path.dirname(torch.__file__)
-_SILENT = {
-    "_assert_tensor_metadata",
-    "_assert_scalar",
-    "_assert_async",
-    "sym_constrain_range",
-    "sym_constrain_range_for_size",
-}
-_CREATING = {
+_SILENT = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range")
+_CREATING = (
     "zeros_like",
     "ones_like",
     "full_like",
     "new_zeros",
     "new_ones",
     "new_full",
-}  # of an operand only the shape counts
+)  # only the operand's shape counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +178,8 @@ def _execute(c: Context, node: torch.fx.Node, values: dict[Any, Any]) -> Any:
     if name in _SILENT:
         return None
     if name in _CREATING and isinstance(args[0], Tensor):
-        example = node.args[0].meta["val"]  # type: ignore[union-attr]
+        operand: Any = node.args[0]
+        example = operand.meta["val"]
         args = (torch.zeros(example.shape, dtype=example.dtype), *args[1:])
     if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
         if torch.Tag.nondeterministic_seeded in node.target.tags:
