@@ -22,7 +22,6 @@ import gru_engine as ge
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 SENTENCE = "Blorptastic engineers unsnarl the quibbleworthy flimflammery of zorgonian spacetime"
-MOST_PHONEMES = 40
 
 
 @dataclass
@@ -64,7 +63,7 @@ class Pronouncer:
         stream = self.start(word)
         phonemes: list[int] = []
         symbol = self.boundary
-        while len(phonemes) < MOST_PHONEMES:
+        while len(phonemes) < most_phonemes(word):
             symbol = int(np.argmax(self.step(stream, symbol)))
             if symbol == self.boundary:
                 break
@@ -75,7 +74,7 @@ class Pronouncer:
         """Return the most probable phonemes among those that a beam search of this width finds."""
         live = [Hypothesis(self.start(word), [], 0.0)]
         finished: list[Hypothesis] = []
-        for _ in range(MOST_PHONEMES):
+        for _ in range(most_phonemes(word)):
             candidates = []
             for hypothesis in live:
                 log_probs = self.step(hypothesis.stream, hypothesis.phonemes[-1] if hypothesis.phonemes else self.boundary)
@@ -93,6 +92,11 @@ class Pronouncer:
                 break
         best = max(finished or live, key=lambda hypothesis: hypothesis.score)
         return [self.symbols[p] for p in best.phonemes]
+
+
+def most_phonemes(word: str) -> int:
+    """Return after how many phonemes something that does not end is cut off."""
+    return 3 * len(word) + 8
 
 
 def words_of(texts: list[str], known: set[str]) -> Iterator[str]:

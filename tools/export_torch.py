@@ -21,11 +21,12 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import json
 import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -71,6 +72,17 @@ def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
         return [ast.literal_eval(a) for a in call.args], {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError, AssertionError):
         raise ExportError(f'--args {text!r} are not Python literals such as "40, hidden=256"') from None
+
+
+def parse_metadata(file: IO[bytes]) -> dict[str, Any]:
+    """The JSON object of a file."""
+    try:
+        metadata = json.load(file)
+    except ValueError as error:
+        raise ExportError(f"--metadata {file.name} is not JSON: {error}") from None
+    if not isinstance(metadata, dict):
+        raise ExportError(f"--metadata {file.name} must be a JSON object, got {type(metadata).__name__}")
+    return metadata
 
 
 def make_module(name: str, arguments: str, arrays: dict[str, Any]) -> Any:
@@ -140,6 +152,11 @@ def export_chain(arrays: dict[str, Any], text: str | None) -> tuple[Any, common.
 @click.option("--input", "example", help='What forward takes, as "float32[B,T,40]" or "int64[T,B]".')
 @click.option("--state", "states", multiple=True, help='An initial state that forward takes, as "float32[1,B,256]".')
 @click.option("--outputs", help='Which of the values that forward returns become outputs, as "0" or "0,2".')
+@click.option(
+    "--metadata",
+    type=click.File("rb"),
+    help="A JSON object to be put into the file, such as the meaning of tokens (Model.metadata).",
+)
 @click.option("--dtype", default="float32", help="Type of the weights in the file.")
 @click.option(
     "--threshold", default=common.THRESHOLD, help="Largest accepted difference, relative to the largest output."
@@ -154,6 +171,7 @@ def main(
     example: str | None,
     states: tuple[str, ...],
     outputs: str | None,
+    metadata: IO[bytes] | None,
     dtype: str,
     threshold: float,
 ) -> None:
@@ -167,6 +185,8 @@ def main(
             net, run = export_module(arrays, module_name, arguments, example, states, outputs)
         else:
             net, run = export_chain(arrays, layers)
+        if metadata is not None:
+            net.metadata.update(parse_metadata(metadata))
         click.echo(net.summary())
         comparisons = common.save(net, out, run, "PyTorch", dtype=dtype, threshold=threshold)
     except ValueError as error:  # ExportError is one

@@ -105,7 +105,8 @@ def fit_tanh():
     def weight(u):
         return u * mp.sqrt(u) / mp.tanh(mp.sqrt(u))
 
-    fit("tanh", value, weight, mp.mpf(10) ** -9, (mp.log(2) / 4 * mp.mpf("1.001")) ** 2, 1)
+    for degree in (1, 2):
+        fit("tanh", value, weight, mp.mpf(10) ** -9, (mp.log(2) / 4 * mp.mpf("1.001")) ** 2, degree)
 
 
 def fit_expm1():

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: MIT
+# SPDX-License-Identifier: Apache-2.0
 """Train the grapheme-to-phoneme model that the repository ships.
 
 The model reads the letters of an English word and writes its phonemes. It is the encoder-decoder of Cho et al. 2014
