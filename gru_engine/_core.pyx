@@ -28,6 +28,9 @@ cdef extern from "gru_engine.h" nogil:
     ctypedef struct gru_model:
         pass
 
+    ctypedef struct gru_team:
+        pass
+
     ctypedef enum gru_result:
         GRU_OK, GRU_ERROR_ARGUMENT, GRU_ERROR_MEMORY, GRU_ERROR_IO, GRU_ERROR_FORMAT, GRU_ERROR_UNSUPPORTED
         GRU_ERROR_TOKEN, GRU_ERROR_NOT_CAUSAL, GRU_ERROR_LENGTH
@@ -50,7 +53,8 @@ cdef extern from "gru_engine.h" nogil:
         float *outputs
         const size_t *lengths
         const uint8_t *reset
-        int carry_padding, n_threads
+        int carry_padding
+        gru_team *team
 
     enum:
         GRU_MESSAGE_NBYTES
@@ -71,6 +75,8 @@ cdef extern from "gru_engine.h" nogil:
     gru_result gru_prepare(const gru_model *, float *, void *)
     size_t gru_run_workspace_nbytes(const gru_model *, size_t, size_t, int)
     gru_result gru_run(const gru_model *, const gru_run_args *, void *, size_t)
+    gru_result gru_team_create(int, gru_team **)
+    void gru_team_free(gru_team *)
     const char *gru_isa_built(size_t)
     int gru_isa_usable(const char *)
     const char *gru_isa_used()
@@ -99,8 +105,8 @@ def cpu_info():
     Returns
     -------
     dict
-        ``built`` and ``usable``: names of instruction sets, worst first; ``used``: the one in use; ``threads``: whether the build has
-        OpenMP; ``version``: of the C core.
+        ``built`` and ``usable``: names of instruction sets, worst first; ``used``: the one in use; ``threads``: whether the build can
+        use several threads; ``version``: of the C core.
     """
     built = []
     cdef size_t i = 0
@@ -463,11 +469,40 @@ cdef class Model:
         args.lengths = NULL if lengths is None else <const size_t *>cnp.PyArray_DATA(<cnp.ndarray>lengths)
         args.reset = NULL if reset is None else <const uint8_t *>cnp.PyArray_DATA(<cnp.ndarray>reset)
         args.carry_padding = padding == "carry"
-        args.n_threads = n_threads
-        run(self, &args)
+        run(self, &args, n_threads)
         if return_state:
             return y, (<States>states).get(batched)
         return y
+
+
+@cython.final
+cdef class _Team:
+    """Threads that a call borrows."""
+
+    cdef gru_team *team
+
+    def __cinit__(self, int n_threads):
+        check(gru_team_create(n_threads, &self.team))
+
+    def __dealloc__(self):
+        gru_team_free(self.team)
+
+
+# Teams that no call is using, by their size: threads are expensive to start, and a call may need them again soon. They sleep meanwhile.
+cdef dict idle_teams = {}
+
+
+cdef _Team borrow_team(int n_threads):
+    """A team of this size; None for one thread, or where there are no threads."""
+    if n_threads == 1 or not gru_has_threads():
+        return None
+    idle = idle_teams.setdefault(n_threads, [])
+    return idle.pop() if idle else _Team(n_threads)
+
+
+cdef give_back(int n_threads, _Team team):
+    if team is not None:
+        idle_teams[n_threads].append(team)
 
 
 cdef int as_threads(threads) except -1:
@@ -485,20 +520,27 @@ cdef int check(gru_result result) except -1:
     return 0
 
 
-cdef int run(Model model, gru_run_args *args) except -1:
-    """gru_run with a workspace that lives as long as the call."""
-    cdef size_t nbytes = gru_run_workspace_nbytes(model.model, args.n_streams, args.n_steps, args.n_threads)
-    cdef void *workspace = allocate(nbytes)
+cdef int run(Model model, gru_run_args *args, int n_threads, void *workspace=NULL, size_t nbytes=0) except -1:
+    """gru_run with a team and, unless one is given, a workspace that live as long as the call. The GIL is released if it takes long."""
+    cdef void *own = NULL
     cdef gru_result result
-    cdef bint short_work = is_short(model, args.n_streams * args.n_steps)
+    if is_short(model, args.n_streams * args.n_steps):
+        n_threads = 1
+    if workspace is NULL:
+        nbytes = gru_run_workspace_nbytes(model.model, args.n_streams, args.n_steps, n_threads)
+        workspace = own = allocate(nbytes)
+    cdef _Team team = None
     try:
-        if short_work:
+        team = borrow_team(n_threads)
+        args.team = team.team if team is not None else NULL
+        if is_short(model, args.n_streams * args.n_steps):
             result = gru_run(model.model, args, workspace, nbytes)
         else:
             with nogil:
                 result = gru_run(model.model, args, workspace, nbytes)
     finally:
-        release(workspace)
+        release(own)
+        give_back(n_threads, team)
     return check(result)
 
 
@@ -766,12 +808,14 @@ cdef class Stream:
             y = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32)
         result = <float *>cnp.PyArray_DATA(<cnp.ndarray>y)
         self.enter()
-        cdef gru_result code
+        cdef gru_result code = GRU_OK
         if self.short_step:
             code = gru_step(self.model.model, self.block, vector, NULL if vector is not NULL else &token, result, self.workspace)
-        else:
+        elif self.n_threads == 1:
             with nogil:
                 code = gru_step(self.model.model, self.block, vector, NULL if vector is not NULL else &token, result, self.workspace)
+        else:
+            self.run_steps(vector, NULL if vector is not NULL else &token, 1, result)
         self.busy = False
         check(code)
         if out is not None and y is not out:
@@ -812,24 +856,34 @@ cdef class Stream:
         if model.info.per_sequence and n_steps == 0:
             raise ValueError(f"x has no steps, shape {array.shape}; the network's outputs are of a sequence's last step")
         y = np.empty((*array.shape[: not model.info.per_sequence], self.n_out), np.float32)
+        self.enter()
+        self.run_steps(
+            NULL if is_tokens else <const float *>cnp.PyArray_DATA(<cnp.ndarray>array),
+            <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL,
+            n_steps,
+            <float *>cnp.PyArray_DATA(<cnp.ndarray>y),
+        )
+        self.busy = False
+        return y
+
+    cdef int run_steps(self, const float *vectors, const int32_t *tokens, size_t n_steps, float *outputs) except -1:
+        """gru_run for this stream, which has been entered; if it fails, the stream is left."""
         cdef gru_run_args args
         args.struct_nbytes = sizeof(args)
         args.n_streams = 1
         args.n_steps = n_steps
-        args.vectors = NULL if is_tokens else <const float *>cnp.PyArray_DATA(<cnp.ndarray>array)
-        args.tokens = <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL
+        args.vectors = vectors
+        args.tokens = tokens
         args.states = &self.block
-        args.outputs = <float *>cnp.PyArray_DATA(<cnp.ndarray>y)
+        args.outputs = outputs
         args.lengths = NULL
         args.reset = NULL
         args.carry_padding = 0
-        args.n_threads = self.n_threads
-        self.enter()
         try:
-            run(model, &args)
-        finally:
+            return run(self.model, &args, self.n_threads)
+        except BaseException:
             self.busy = False
-        return y
+            raise
 
     def prepare(self):
         """Compute the half of the next step that does not depend on its input, now, while the stream is idle.
@@ -986,9 +1040,9 @@ cdef class Pool:
         RuntimeError
             If all slots are open.
         """
-        if not self.free:
-            raise RuntimeError(f"all {self.capacity} slots of the pool are open")
         array = None if state is None else as_state(self.model, state, None)
+        if not self.free:  # after the conversion, which may run any code
+            raise RuntimeError(f"all {self.capacity} slots of the pool are open")
         self.enter()
         cdef Py_ssize_t slot = self.free.pop()
         self.is_open[slot] = 1
@@ -1015,8 +1069,8 @@ cdef class Pool:
 
     def get_state(self, slot):
         """Return a copy of a stream's state, float32 [state_size]. ValueError if it is not open."""
-        cdef Py_ssize_t i = self.slot_of(slot)
         array = np.empty(self.model.info.state_width, np.float32)
+        cdef Py_ssize_t i = self.slot_of(slot)
         self.enter()
         gru_state_get(self.model.model, self.states.pointers[i], <float *>cnp.PyArray_DATA(<cnp.ndarray>array))
         self.busy = False
@@ -1024,8 +1078,8 @@ cdef class Pool:
 
     def set_state(self, slot, state):
         """Set a stream's state from an array [state_size] or the bytes of ``state_bytes``. ValueError if it is not open."""
-        cdef Py_ssize_t i = self.slot_of(slot)
         array = as_state(self.model, state, None)
+        cdef Py_ssize_t i = self.slot_of(slot)
         self.enter()
         gru_state_set(self.model.model, self.states.pointers[i], <const float *>cnp.PyArray_DATA(<cnp.ndarray>array))
         self.busy = False
@@ -1091,7 +1145,6 @@ cdef class Pool:
         """
         cdef Model model = self.model
         cdef gru_run_args args
-        cdef gru_result code
         cdef size_t n
         args.struct_nbytes = sizeof(args)
         args.vectors = NULL
@@ -1120,13 +1173,7 @@ cdef class Pool:
             args.lengths = NULL
             args.reset = NULL
             args.carry_padding = 0
-            args.n_threads = self.n_threads
-            if is_short(model, n):
-                code = gru_run(model.model, &args, self.workspace, self.workspace_nbytes)
-            else:
-                with nogil:
-                    code = gru_run(model.model, &args, self.workspace, self.workspace_nbytes)
-            check(code)
+            run(model, &args, self.n_threads, self.workspace, self.workspace_nbytes)
         finally:
             self.busy = False
         if out is not None and y is not out:

@@ -52,20 +52,12 @@ V_INLINE vec v_exp(vec x) {
     return v_scale2(p, vi_sub(a.n, vi_set1(0x4b400000)));  /* less the bits of ACT_MAGIC */
 }
 
-/* exp(-|x|) = up / down. Both are multiplied by 2^65, so that up is a normal float for all x whose exp(-|x|) is not 0,
- * and a quotient up / (...) is rounded into the subnormals once, by the division.
- *
- * exp(r) = (2 + h) / (2 - h) with h = 2 tanh(r / 2) = r + r^3 C(r^2): being odd, h needs few terms. The rest of ln 2
- * enters the first r only, which is enough and keeps it off the longest chain of operations. fit: tanh */
-typedef struct { vec up, down; } act_ratio;
-
-V_INLINE act_ratio act_exp_ratio(vec x) {
+/* 2^64 exp(-|x|): a normal float for all x whose exp(-|x|) is not 0. Divided by something near 2^64 it is rounded into
+ * the subnormals once, by that division. */
+V_INLINE vec act_exp_scaled(vec x) {
     act_reduced a = act_reduce(v_max(v_set1(-110.0f), v_neg_abs(x)));
-    vec u = v_mul(a.r, a.r);
-    vec c = v_fma(v_set1(0x1.0c7fa2p-7f), u, v_set1(-0x1.554feap-4f));
-    vec h = v_fma(v_mul(a.r, u), c, act_fine_r(a));
     vec f = act_power(a.n, 64);
-    return (act_ratio){v_fma(h, f, v_add(f, f)), v_fnma(h, v_set1(0x1p64f), v_set1(0x1p65f))};
+    return v_fma(act_expm1_near_0(act_fine_r(a)), f, f);
 }
 
 /* Natural logarithm: -inf for 0, NaN for less. fit: log */
@@ -94,25 +86,42 @@ V_INLINE vec v_log(vec x) {
 
 /* ---- the activations ---- */
 
-/* 1 / (1 + e) with e = exp(-|x|), and e / (1 + e) for x < 0: the left tail keeps its relative accuracy. */
+/* With e = exp(-|x|): 1 / (1 + e), and e / (1 + e) for x < 0, so that the left tail keeps its relative accuracy.
+ *
+ * e = up / down with exp(r) = (2 + h) / (2 - h), h = 2 tanh(r / 2) = r + r^3 C(r^2): being odd, h needs few terms, and
+ * the division is there anyway. Both are scaled by 2^65, as in act_exp_scaled. The rest of ln 2 enters the first r
+ * only, which is enough and keeps it off the longest chain of operations. fit: tanh */
 V_INLINE vec act_sigmoid(vec x) {
-    act_ratio e = act_exp_ratio(x);
-    return v_div(v_select_neg(x, e.up, e.down), v_add(e.down, e.up));
+    act_reduced a = act_reduce(v_max(v_set1(-110.0f), v_neg_abs(x)));
+    vec u = v_mul(a.r, a.r);
+    vec c = v_fma(v_set1(0x1.0c7fa2p-7f), u, v_set1(-0x1.554feap-4f));
+    vec h = v_fma(v_mul(a.r, u), c, act_fine_r(a));
+    vec f = act_power(a.n, 64);
+    vec up = v_fma(h, f, v_add(f, f)), down = v_fnma(h, v_set1(0x1p64f), v_set1(0x1p65f));
+    return v_div(v_select_neg(x, up, down), v_add(down, up));
 }
 
-/* tanh(-|x|) = (T + h) / (1 + T h) with -|x| = n ln 2 / 2 + z, h = tanh(z) and T = tanh(n ln 2 / 2) = (f - 1) / (f +
- * 1), f = 2^n. For n = 0 it is h, so it is accurate near 0, and x itself for small x. The numerator is never larger
+/* tanh(-|x|) = (T + h) / (1 + T h) with -|x| = n ln 2 / 2 + z, h = tanh(z), T = tanh(n ln 2 / 2) = (f - 1) / (f + 1)
+ * and f = 2^n. For n = 0 it is h, so it is accurate near 0, and x itself for small x. The numerator is never larger
  * than the denominator, whatever the rounding, so neither is |tanh| ever above 1. The low part of ln 2 is too small to
- * matter here. fit: tanh */
-V_INLINE vec act_tanh(vec x) {
+ * matter. h comes with two or three terms more than z: the third is for act_scaled_tanh, which rounds twice more.
+ * fit: tanh */
+V_INLINE vec act_tanh_terms(vec x, int terms) {
     vec a = v_max(v_set1(-10.0f), v_neg_abs(x));
     vec t = v_fma(a, v_set1(0x1.715476p+1f), v_set1(ACT_MAGIC));
-    vec z = v_fnma(v_sub(t, v_set1(ACT_MAGIC)), v_set1(0x1.62e43p-2f), a), u = v_mul(z, z);
-    vec c = v_fma(v_set1(0x1.0c7fa2p-3f), u, v_set1(-0x1.554feap-2f));
+    vec z = v_fnma(v_sub(t, v_set1(ACT_MAGIC)), v_set1(0x1.62e43p-2f), a), u = v_mul(z, z), c;
+    if (terms == 2) {
+        c = v_fma(v_set1(0x1.0c7fa2p-3f), u, v_set1(-0x1.554feap-2f));
+    } else {
+        c = v_fma(v_set1(-0x1.afd7fap-5f), u, v_set1(0x1.110594p-3f));
+        c = v_fma(c, u, v_set1(-0x1.55554ep-2f));
+    }
     vec h = v_fma(v_mul(z, u), c, z);
     vec f = act_power(v_bits(t), 0), below = v_sub(f, v_set1(1.0f)), above = v_add(f, v_set1(1.0f));
     return v_copysign(v_div(v_fma(h, above, below), v_fma(h, below, above)), x);
 }
+
+V_INLINE vec act_tanh(vec x) { return act_tanh_terms(x, 2); }
 
 V_INLINE vec act_relu(vec x) { return v_max(v_zero(), x); }
 
@@ -127,7 +136,7 @@ V_INLINE vec act_thresholded_relu(float alpha, vec x) {
 }
 
 V_INLINE vec act_scaled_tanh(float alpha, float beta, vec x) {
-    return v_mul(v_set1(alpha), act_tanh(v_mul(v_set1(beta), x)));
+    return v_mul(v_set1(alpha), act_tanh_terms(v_mul(v_set1(beta), x), 3));
 }
 
 V_INLINE vec act_hard_sigmoid(float alpha, float beta, vec x) {
@@ -152,8 +161,8 @@ V_INLINE vec act_softsign(vec x) {
 /* max(x, 0) + log(1 + e) with e = exp(-|x|). log(1 + e) = 2 atanh(s / 2) = s + s^3 P(s^2) with s = e / (1 + e / 2).
  * fit: softplus */
 V_INLINE vec act_softplus(vec x) {
-    act_ratio e = act_exp_ratio(x);
-    vec s = v_div(e.up, v_fma(e.up, v_set1(0.5f), e.down)), u = v_mul(s, s);
+    vec e = act_exp_scaled(x);
+    vec s = v_div(e, v_fma(e, v_set1(0.5f), v_set1(0x1p64f))), u = v_mul(s, s);
     vec c01 = v_fma(v_set1(0x1.99d1ccp-7f), u, v_set1(0x1.555502p-4f));
     vec c23 = v_fma(v_set1(0x1.1eca18p-11f), u, v_set1(0x1.1ec04p-9f));
     vec p = v_fma(c23, v_mul(u, u), c01);
@@ -163,9 +172,9 @@ V_INLINE vec act_softplus(vec x) {
 /* x * sigmoid(x). To the left the factor x comes before the division, which rounds into the subnormals; to the right
  * after it, where nothing can overflow. */
 V_INLINE vec act_silu(vec x) {
-    act_ratio e = act_exp_ratio(x);
-    vec left = v_mul(e.up, v_max(v_set1(-110.0f), x));
-    vec q = v_div(v_select_neg(x, left, e.down), v_add(e.down, e.up));
+    vec e = act_exp_scaled(x), one = v_set1(0x1p64f);
+    vec left = v_mul(e, v_max(v_set1(-110.0f), x));
+    vec q = v_div(v_select_neg(x, left, one), v_add(one, e));
     return v_select_neg(x, q, v_mul(q, x));
 }
 

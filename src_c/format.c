@@ -454,7 +454,7 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
         return bad(in, "node %u has operation %u, expected %s", node, op, node ? "3 to 12" : "1 or 2: the network's input");
     }
     if (!width || width > (op == GRU_OP_TOKENS ? MAX_DIMENSION : MAX_WIDTH)) {
-        return bad(in, "node %u has width %u", node, width);
+        return bad(in, "node %u has width %u, expected 1 to %u", node, width, op == GRU_OP_TOKENS ? MAX_DIMENSION : MAX_WIDTH);
     }
     if (first != *next_edge || count > in->n_edges - first) {
         return bad(in, "node %u: edges %u and %u more, expected them from %u on, up to %u", node, first, count, *next_edge, in->n_edges);

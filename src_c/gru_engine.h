@@ -22,7 +22,7 @@
  *
  * Rules that hold for every function:
  *   - It never prints, exits, aborts or sets a signal handler, and it does not touch the floating-point mode.
- *   - Only gru_open and gru_open_memory allocate. gru_step and gru_prepare take no lock, start no thread, make no system call
+ *   - Only gru_open, gru_open_memory and gru_team_create allocate; only the last one starts threads. gru_step and gru_prepare take no lock, start no thread, make no system call
  *     and may be called in an audio callback.
  *   - Different states may be used by different threads at the same time; one state or one workspace may not.
  *   - Pointers to floats need the alignment of a float. A workspace needs the alignment that malloc gives. 64 is faster.
@@ -139,6 +139,16 @@ GRU_API gru_result gru_prepare(const gru_model *model, float *state, void *works
 
 /* ------------------------------------------------------------------------------------------------ running */
 
+/* A team of threads, the caller's among them, for gru_run. One call at a time may use it. Between calls its threads sleep (after some 50 µs of
+ * looking out for the next one). After a fork the child can go on using it: its threads are started anew there. */
+typedef struct gru_team gru_team;
+
+/* Starts n_threads - 1 threads. *team is the caller's, to be given to gru_team_free; for n_threads = 1 it is NULL, which is a team too. Results:
+ * GRU_ERROR_ARGUMENT (not from 1 to 1024), GRU_ERROR_MEMORY (no more threads to be had), GRU_ERROR_UNSUPPORTED (built without threads). */
+GRU_API gru_result gru_team_create(int n_threads, gru_team **team);
+/* Ends the threads. NULL is fine. */
+GRU_API void gru_team_free(gru_team *team);
+
 typedef struct gru_run_args {
     size_t struct_nbytes;     /* sizeof(gru_run_args) */
     size_t n_streams;         /* B */
@@ -150,10 +160,10 @@ typedef struct gru_run_args {
     const size_t *lengths;    /* [B], each at most T: steps from there on are padding; NULL: all T */
     const uint8_t *reset;     /* [B][T], nonzero: a new sequence begins at this step; NULL: nowhere */
     int carry_padding;        /* outputs of padding steps: 0: zeros (ONNX, PyTorch), 1: the last valid output again (a Keras mask) */
-    int n_threads;            /* 0 or 1: the calling thread; more: OpenMP over streams, if built with it */
+    gru_team *team;           /* the threads to use; NULL: the calling one alone */
 } gru_run_args;
 
-/* Bytes of workspace for gru_run of n_streams (B) over n_steps (T) with n_threads. For T = 1 it is enough for fewer streams and threads too. */
+/* Bytes of workspace for gru_run of n_streams (B) over n_steps (T) with a team of n_threads. For T = 1 it is enough for fewer streams and threads too. */
 GRU_API size_t gru_run_workspace_nbytes(const gru_model *model, size_t n_streams, size_t n_steps, int n_threads);
 
 /* Runs B streams over T steps. One step of any set of streams is T = 1. A network that is not causal sees the whole sequence at once; its states
@@ -174,7 +184,7 @@ GRU_API const char *gru_isa_used(void);
 /* Uses this one from the next call on, in all threads; NULL: the best. GRU_ERROR_ARGUMENT if it is not usable. */
 GRU_API gru_result gru_isa_set(const char *name);
 
-/* 1 if built with OpenMP. */
+/* 1 if teams of several threads can be made. */
 GRU_API int gru_has_threads(void);
 
 #ifdef __cplusplus

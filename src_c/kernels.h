@@ -32,13 +32,13 @@ typedef struct gru_kernels {
 
     /* The pointwise part of a step from finished sums, for reset after, all and none: out[r] = h'. */
     void (*gru_cell)(const gru_node *node, size_t n, const float *const *sx, const float *const *sh, const float *const *h,
-                     float *const *out);
+                     float *const *out, size_t p0, size_t p1);
 
     /* Reset before: first z and r*h from the gates' sums, then h' from the candidate's recurrent sum. */
     void (*gru_before_gates)(const gru_node *node, size_t n, const float *const *sx, const float *const *sh, const float *const *h,
-                             float *const *z, float *const *rh);
+                             float *const *z, float *const *rh, size_t p0, size_t p1);
     void (*gru_before_blend)(const gru_node *node, size_t n, const float *const *sx, const float *const *sn, const float *const *z,
-                             const float *const *h, float *const *out);
+                             const float *const *h, float *const *out, size_t p0, size_t p1);
 
     /* Vectors of `width` floats. out may be the input. */
     void (*activation)(gru_act act, const float *a, float *out, size_t width);

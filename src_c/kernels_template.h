@@ -247,10 +247,10 @@ V_INLINE vec candidate(const gru_node *node, vec a) {
 }
 
 static void gru_cell(const gru_node *node, size_t n, const float *const *sx, const float *const *sh, const float *const *h,
-                     float *const *out) {
+                     float *const *out, size_t p0, size_t p1) {
     const size_t gates = node->u.gates;
     for (size_t r = 0; r < n; r++) {
-        for (size_t p = 0; p < node->u.panels; p++) {
+        for (size_t p = p0; p < p1; p++) {
             const float *x = sx[r] + p * gates * GRU_LANES, *s = sh[r] + p * gates * GRU_LANES;
             const int lanes = lanes_of(node->width, p);
             const vec x0 = v_load(x), x1 = v_load(x + 16), s0 = v_load(s), s1 = v_load(s + 16);
@@ -271,9 +271,9 @@ static void gru_cell(const gru_node *node, size_t n, const float *const *sx, con
 }
 
 static void gru_before_gates(const gru_node *node, size_t n, const float *const *sx, const float *const *sh, const float *const *h,
-                             float *const *z, float *const *rh) {
+                             float *const *z, float *const *rh, size_t p0, size_t p1) {
     for (size_t r = 0; r < n; r++) {
-        for (size_t p = 0; p < node->u.panels; p++) {
+        for (size_t p = p0; p < p1; p++) {
             const float *x = sx[r] + p * 3 * GRU_LANES, *s = sh[r] + p * 2 * GRU_LANES;
             vec reset = gate(node, v_add(v_load(x), v_load(s)));
             vec keep = gate(node, v_add(v_load(x + 16), v_load(s + 16)));
@@ -284,9 +284,9 @@ static void gru_before_gates(const gru_node *node, size_t n, const float *const 
 }
 
 static void gru_before_blend(const gru_node *node, size_t n, const float *const *sx, const float *const *sn, const float *const *z,
-                             const float *const *h, float *const *out) {
+                             const float *const *h, float *const *out, size_t p0, size_t p1) {
     for (size_t r = 0; r < n; r++) {
-        for (size_t p = 0; p < node->u.panels; p++) {
+        for (size_t p = p0; p < p1; p++) {
             const int lanes = lanes_of(node->width, p);
             vec cand = candidate(node, v_add(v_load(sx[r] + (p * 3 + 2) * GRU_LANES), v_load(sn[r] + p * GRU_LANES)));
             vec old = load_lanes(h[r] + p * GRU_LANES, lanes);

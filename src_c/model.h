@@ -92,6 +92,7 @@ struct gru_model {
     size_t sums_h_width;          /* the widest s_h, that of the reset-before candidate included */
     size_t hidden_width;          /* the widest hidden state, in whole panels */
     size_t state_floats;          /* of a state block */
+    size_t products_nbytes;       /* of all matrices: what a step reads */
 
     gru_schedule step_schedule; /* of one step of one stream */
 

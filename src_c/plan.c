@@ -76,6 +76,10 @@ static void lay_out_state(gru_model *model) {
     model->info.state_nbytes = next * sizeof(float);
 }
 
+static size_t matrix_nbytes(const gru_matrix *m) {
+    return gru_sums_width(m) * m->cols * sizeof(float);
+}
+
 void gru_model_plan(gru_model *model, size_t n_outputs) {
     const gru_node *input = &model->nodes[0];
     gru_info *info = &model->info;
@@ -89,6 +93,7 @@ void gru_model_plan(gru_model *model, size_t n_outputs) {
         if (n->reverse || n->op == GRU_OP_FIRST) {
             info->causal = 0;
         }
+        model->products_nbytes += matrix_nbytes(&n->w) + matrix_nbytes(&n->u) + matrix_nbytes(&n->u_n);
         if (n->op == GRU_OP_GRU) {
             model->sums_x_width = larger(model->sums_x_width, gru_sums_width(&n->w));
             model->sums_h_width = larger(model->sums_h_width, gru_sums_width(&n->u));

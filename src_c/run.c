@@ -7,16 +7,18 @@
  *
  * A *row* is one value of one stream at one step. Because the longest streams come first, those still active at a step are a prefix of
  * the group, and rows are packed: row first_row[t] + i is stream i at the block's step t, for i < n_active[t].
- * One step of one stream is a group of one, a block of one step, one row. */
+ * One step of one stream is a group of one, a block of one step, one row.
+ *
+ * With several threads, each takes whole groups. If there is only one group and its products are large, all members of the team go through the same
+ * nodes together instead: each computes its share of the panels, the same ones at every step, so that its share of the weights stays in its own
+ * cache; what is not a product is done by member 0; and they meet at a barrier wherever one needs what another has written. */
 #include "kernels.h"
 #include "schedule.h"
 #include "state.h"
+#include "team.h"
 
+#include <stdatomic.h>
 #include <string.h>
-
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 
 /* Groups smaller than this compute W·x of several steps at once; larger ones have enough rows per step. */
 enum { HOIST_BELOW_STREAMS = 16 };
@@ -36,7 +38,10 @@ typedef struct block {
     const gru_kernels *kernels;
     const gru_run_args *args;
     const gru_schedule *l;
-    unsigned char *memory;   /* this thread's workspace */
+    unsigned char *floats;   /* the part of the workspace for the group's values */
+    unsigned char *rows;     /* and the one for this member's pointers to them */
+    gru_team *team;          /* that shares this group; NULL: it is one thread's */
+    size_t member, n_members;
     const uint32_t *order;   /* the group's streams: their numbers in the call */
     size_t n_streams;        /* of the group */
     size_t first_step;       /* of the block, in the sequence */
@@ -46,7 +51,17 @@ typedef struct block {
     int prepared;            /* every stream's state holds the recurrent sums of the block's first step */
 } block;
 
-#define ARRAY(b, type, name) ((type *)(void *)((b)->memory + (b)->l->name))
+#define FLOATS(b, name) ((float *)(void *)((b)->floats + (b)->l->name))
+#define ROWS(b, type, name) ((type *)(void *)((b)->rows + (b)->l->name))
+
+/* This member's share of the panels of a product. */
+static size_t first_panel(const block *b, const gru_matrix *m) {
+    return m->panels * b->member / b->n_members;
+}
+
+static size_t end_panel(const block *b, const gru_matrix *m) {
+    return m->panels * (b->member + 1) / b->n_members;
+}
 
 static size_t length_of(const block *b, size_t i) {
     return b->args->lengths ? b->args->lengths[b->order[i]] : b->args->n_steps;
@@ -64,14 +79,14 @@ static float *row_at(const block *b, const gru_node *n, size_t i, size_t t) {
     case GRU_PLACE_OUTPUT: return b->args->outputs + position(b, i, t) * n->stride + n->column;
     default: break;
     }
-    return ARRAY(b, float, values) + n->offset * b->l->block_rows + (b->first_row[t] + i) * n->stride + n->column;
+    return FLOATS(b, values) + n->offset * b->l->block_rows + (b->first_row[t] + i) * n->stride + n->column;
 }
 
 static float *sequence_row_at(const block *b, const gru_node *n, size_t i) {
     if (n->place == GRU_PLACE_OUTPUT) {
         return b->args->outputs + b->order[i] * n->stride + n->column;
     }
-    return ARRAY(b, float, sequence_values) + n->offset * b->l->group_streams + i * n->stride + n->column;
+    return FLOATS(b, sequence_values) + n->offset * b->l->group_streams + i * n->stride + n->column;
 }
 
 static float *any_row_at(const block *b, const gru_node *n, size_t i, size_t t) {
@@ -97,8 +112,8 @@ static size_t rows_of(const block *b, const gru_node *n, size_t t0, size_t t1, f
 
 /* The product of a node with its input at steps [t0, t1): which sums it starts from, which vectors it reads. */
 static gru_product input_product(const block *b, const gru_node *n, size_t t0, size_t t1) {
-    float **x = ARRAY(b, float *, x);
-    const float **start = ARRAY(b, const float *, start);
+    float **x = ROWS(b, float *, x);
+    const float **start = ROWS(b, const float *, start);
     size_t count = 0;
     if (n->vector_input >= 0) {
         count = rows_of(b, &b->model->nodes[n->inputs[n->vector_input]], t0, t1, x);
@@ -126,7 +141,7 @@ static size_t chunk_steps(const block *b) {
 }
 
 static void run_dense(const block *b, const gru_node *n) {
-    float **out = ARRAY(b, float *, out);
+    float **out = ROWS(b, float *, out);
     const int whole = n->act.code >= GRU_ACT_SOFTMAX; /* of the whole vector, not elementwise */
     const gru_act linear = {GRU_ACT_LINEAR, 0, 0};
     const size_t n_steps = n->per_sequence ? 1 : b->n_steps;
@@ -134,9 +149,12 @@ static void run_dense(const block *b, const gru_node *n) {
         const size_t t1 = smaller(t0 + chunk_steps(b), n_steps);
         const size_t n_rows = rows_of(b, n, t0, t1, out);
         const gru_product product = input_product(b, n, t0, t1);
-        b->kernels->dense(&product, whole ? linear : n->act, n_rows, out, 0, n->w.panels);
-        for (size_t r = 0; whole && r < n_rows; r++) {
-            b->kernels->activation(n->act, out[r], out[r], n->width);
+        b->kernels->dense(&product, whole ? linear : n->act, n_rows, out, first_panel(b, &n->w), end_panel(b, &n->w));
+        if (whole) {
+            gru_team_barrier(b->team);
+            for (size_t r = b->member; r < n_rows; r += b->n_members) {
+                b->kernels->activation(n->act, out[r], out[r], n->width);
+            }
         }
     }
 }
@@ -160,9 +178,9 @@ static const float *hidden_before(const block *b, const gru_node *n, size_t i, s
 /* One step t of all active streams, from the sums of the input half that `mx` describes. */
 static void gru_step_rows(const block *b, const gru_node *n, size_t t, const gru_product *mx) {
     const gru_kernels *k = b->kernels;
-    const size_t n_rows = b->n_active[t];
-    const float **h = ARRAY(b, const float *, h), **h_start = ARRAY(b, const float *, h_start);
-    float **out = ARRAY(b, float *, out), **sh = ARRAY(b, float *, sh);
+    const size_t n_rows = b->n_active[t], p0 = first_panel(b, &n->u), p1 = end_panel(b, &n->u);
+    const float **h = ROWS(b, const float *, h), **h_start = ROWS(b, const float *, h_start);
+    float **out = ROWS(b, float *, out), **sh = ROWS(b, float *, sh);
     const int prepared = b->prepared && t == 0 && !n->reverse;
     rows_of(b, n, t, t + 1, out);
     for (size_t i = 0; i < n_rows; i++) {
@@ -171,29 +189,30 @@ static void gru_step_rows(const block *b, const gru_node *n, size_t t, const gru
     }
     const gru_product mh = {.matrix = &n->u, .cols = prepared ? 0 : n->u.cols, .start = h_start, .x = h};
     if (n->fused) {
-        k->gru_fused(mx, &mh, n_rows, h, out, 0, n->u.panels);
+        k->gru_fused(mx, &mh, n_rows, h, out, p0, p1);
         return;
     }
     for (size_t i = 0; i < n_rows; i++) {
-        sh[i] = ARRAY(b, float, sums_h) + i * b->model->sums_h_width;
+        sh[i] = FLOATS(b, sums_h) + i * b->model->sums_h_width;
     }
-    k->sums(&mh, n_rows, sh, 0, n->u.panels);
+    k->sums(&mh, n_rows, sh, p0, p1);
     if (n->reset != GRU_RESET_BEFORE) {
-        k->gru_cell(n, n_rows, mx->start, (const float *const *)sh, h, out);
+        k->gru_cell(n, n_rows, mx->start, (const float *const *)sh, h, out, p0, p1);
         return;
     }
-    float **z = ARRAY(b, float *, z_rows), **rh = ARRAY(b, float *, rh_rows);
+    float **z = ROWS(b, float *, z_rows), **rh = ROWS(b, float *, rh_rows);
     for (size_t i = 0; i < n_rows; i++) {
-        z[i] = ARRAY(b, float, z) + i * b->model->hidden_width;
-        rh[i] = ARRAY(b, float, rh) + i * b->model->hidden_width;
+        z[i] = FLOATS(b, z) + i * b->model->hidden_width;
+        rh[i] = FLOATS(b, rh) + i * b->model->hidden_width;
     }
-    k->gru_before_gates(n, n_rows, mx->start, (const float *const *)sh, h, z, rh);
+    k->gru_before_gates(n, n_rows, mx->start, (const float *const *)sh, h, z, rh, p0, p1);
+    gru_team_barrier(b->team); /* the next product needs all of r*h */
     for (size_t i = 0; i < n_rows; i++) {
         h_start[i] = n->b_hn;
     }
     const gru_product mn = {.matrix = &n->u_n, .cols = n->u_n.cols, .start = h_start, .x = (const float *const *)rh};
-    k->sums(&mn, n_rows, sh, 0, n->u_n.panels);
-    k->gru_before_blend(n, n_rows, mx->start, (const float *const *)sh, (const float *const *)z, h, out);
+    k->sums(&mn, n_rows, sh, p0, p1);
+    k->gru_before_blend(n, n_rows, mx->start, (const float *const *)sh, (const float *const *)z, h, out, p0, p1);
 }
 
 /* Steps [t0, t1), a chunk. A kernel that fuses the products reads the inputs itself if there is nothing to be won by
@@ -201,12 +220,12 @@ static void gru_step_rows(const block *b, const gru_node *n, size_t t, const gru
 static void gru_steps(const block *b, const gru_node *n, size_t t0, size_t t1) {
     gru_product mx = input_product(b, n, t0, t1);
     if (!n->fused || (mx.cols && t1 - t0 > 1 && b->n_streams < HOIST_BELOW_STREAMS)) {
-        float **hoisted = ARRAY(b, float *, hoisted);
+        float **hoisted = ROWS(b, float *, hoisted);
         const size_t n_rows = b->first_row[t1] - b->first_row[t0];
         for (size_t r = 0; r < n_rows; r++) {
-            hoisted[r] = ARRAY(b, float, sums_x) + r * b->model->sums_x_width;
+            hoisted[r] = FLOATS(b, sums_x) + r * b->model->sums_x_width;
         }
-        b->kernels->sums(&mx, n_rows, hoisted, 0, n->w.panels);
+        b->kernels->sums(&mx, n_rows, hoisted, first_panel(b, &n->w), end_panel(b, &n->w));
         mx.cols = 0;
         mx.start = (const float *const *)hoisted;
     }
@@ -215,6 +234,7 @@ static void gru_steps(const block *b, const gru_node *n, size_t t0, size_t t1) {
         const size_t skip = b->first_row[t] - b->first_row[t0];
         const gru_product at = {.matrix = mx.matrix, .cols = mx.cols, .start = mx.start + skip, .x = mx.x + skip};
         gru_step_rows(b, n, t, &at);
+        gru_team_barrier(b->team); /* the next step needs all of h' */
     }
 }
 
@@ -224,7 +244,7 @@ static void run_gru(const block *b, const gru_node *n) {
         const size_t t0 = n->reverse ? b->n_steps - done - steps : done;
         gru_steps(b, n, t0, t0 + steps);
     }
-    for (size_t i = 0; i < b->n_active[0]; i++) {
+    for (size_t i = b->member; i < b->n_active[0]; i += b->n_members) {
         size_t last = 0;
         if (!n->reverse) {
             last = smaller(length_of(b, i), b->first_step + b->n_steps) - b->first_step - 1;
@@ -306,12 +326,21 @@ static void run_embedding(const block *b, const gru_node *n) {
 }
 
 static void run_node(const block *b, const gru_node *n) {
+    if (n->op == GRU_OP_DENSE) {
+        run_dense(b, n);
+        return;
+    }
+    if (n->op == GRU_OP_GRU) {
+        run_gru(b, n);
+        return;
+    }
+    if (b->member != 0) {
+        return;
+    }
     switch (n->op) {
     case GRU_OP_INPUT:
     case GRU_OP_TOKENS: break;
     case GRU_OP_EMBEDDING: run_embedding(b, n); break;
-    case GRU_OP_DENSE: run_dense(b, n); break;
-    case GRU_OP_GRU: run_gru(b, n); break;
     case GRU_OP_CONCAT: run_concat(b, n); break;
     case GRU_OP_LAST:
     case GRU_OP_FIRST: run_last(b, n); break;
@@ -327,11 +356,12 @@ static void run_nodes(const block *b, int per_sequence) {
         const int now = n->per_sequence && n->op != GRU_OP_LAST && n->op != GRU_OP_FIRST;
         if (now == per_sequence) {
             run_node(b, n);
+            gru_team_barrier(b->team);
         }
     }
     for (size_t i = 0; i < m->info.n_outputs; i++) {
         const gru_output *o = &m->outputs[i];
-        if (o->copied && m->info.per_sequence == per_sequence) {
+        if (o->copied && m->info.per_sequence == per_sequence && b->member == 0) {
             const gru_node to = {.place = GRU_PLACE_OUTPUT, .stride = m->info.output_width, .column = o->first, .per_sequence = per_sequence};
             copy_rows(b, &m->nodes[o->node], &to, 0);
         }
@@ -364,7 +394,7 @@ static int all_prepared(const block *b) {
 }
 
 static void run_group(block *b) {
-    size_t *n_active = ARRAY(b, size_t, n_active), *first_row = ARRAY(b, size_t, first_row);
+    size_t *n_active = ROWS(b, size_t, n_active), *first_row = ROWS(b, size_t, first_row);
     size_t active = b->n_streams;
     b->n_active = n_active;
     b->first_row = first_row;
@@ -389,14 +419,14 @@ static void run_group(block *b) {
         run_nodes(b, 0);
         b->prepared = 0;
     }
-    for (size_t i = 0; i < b->n_streams; i++) {
+    for (size_t i = b->member; i < b->n_streams; i += b->n_members) {
         if (length_of(b, i)) {
             gru_state_set_prepared(b->args->states[b->order[i]], 0);
         }
     }
     if (b->model->info.per_sequence) {
         run_nodes(b, 1);
-    } else if (b->args->lengths) {
+    } else if (b->args->lengths && b->member == 0) {
         pad_outputs(b);
     }
 }
@@ -456,31 +486,34 @@ typedef struct call {
     const gru_schedule *l;
     unsigned char *memory; /* of all threads */
     const uint32_t *order;
+    atomic_size_t next_group;
 } call;
 
-static void run_group_of(const call *c, size_t g, size_t thread) {
-    const size_t first = g * c->l->group_streams;
-    block b = {.model = c->model,
-               .kernels = c->kernels,
-               .args = c->args,
-               .l = c->l,
-               .memory = c->memory + thread * c->l->thread_nbytes,
-               .order = c->order + first,
-               .n_streams = smaller(c->l->group_streams, c->args->n_streams - first)};
-    run_group(&b);
-}
-
-static void run_groups_in_parallel(const call *c) {
-#if defined(_OPENMP)
-#pragma omp parallel for schedule(dynamic) num_threads((int)c->l->n_threads)
-    for (size_t g = 0; g < c->l->n_groups; g++) {
-        run_group_of(c, g, (size_t)omp_get_thread_num());
+/* What each member of a team does; without one, what the caller does. */
+static void run_groups(void *context, size_t member) {
+    call *c = context;
+    const gru_schedule *l = c->l;
+    unsigned char *own = c->memory + member * l->thread_nbytes;
+    block b = {.model = c->model, .kernels = c->kernels, .args = c->args, .l = l, .floats = own, .rows = own, .n_members = 1};
+    if (l->share_panels) {
+        b.floats = c->memory;
+        b.team = c->args->team;
+        b.member = member;
+        b.n_members = l->n_threads;
+        b.order = c->order;
+        b.n_streams = c->args->n_streams;
+        run_group(&b);
+        return;
     }
-#else
-    for (size_t g = 0; g < c->l->n_groups; g++) {
-        run_group_of(c, g, 0);
+    while (member < l->n_threads) {
+        const size_t first = atomic_fetch_add_explicit(&c->next_group, 1, memory_order_relaxed) * l->group_streams;
+        if (first >= c->args->n_streams) {
+            break;
+        }
+        b.order = c->order + first;
+        b.n_streams = smaller(l->group_streams, c->args->n_streams - first);
+        run_group(&b);
     }
-#endif
 }
 
 gru_result gru_run(const gru_model *model, const gru_run_args *args, void *workspace, size_t workspace_nbytes) {
@@ -500,8 +533,8 @@ gru_result gru_run(const gru_model *model, const gru_run_args *args, void *works
     }
     gru_schedule computed;
     const gru_schedule *l = &model->step_schedule;
-    if (args->n_streams > 1 || args->n_steps > 1) {
-        computed = gru_make_schedule(model, args->n_streams, args->n_steps, args->n_threads);
+    if (args->n_streams > 1 || args->n_steps > 1 || args->team) {
+        computed = gru_make_schedule(model, args->n_streams, args->n_steps, gru_team_size(args->team));
         l = &computed;
     }
     if (workspace_nbytes < l->shared_nbytes + l->n_threads * l->thread_nbytes + GRU_WORKSPACE_SLACK) {
@@ -511,14 +544,8 @@ gru_result gru_run(const gru_model *model, const gru_run_args *args, void *works
     uint32_t *order = (uint32_t *)(void *)(memory + l->order);
     sort_by_length(args, (uint32_t *)(void *)(memory + l->counts), order);
     memory += l->shared_nbytes;
-    const call c = {model, kernels, args, l, memory, order};
-    if (l->n_threads == 1) {
-        for (size_t g = 0; g < l->n_groups; g++) {
-            run_group_of(&c, g, 0);
-        }
-    } else {
-        run_groups_in_parallel(&c);
-    }
+    call c = {.model = model, .kernels = kernels, .args = args, .l = l, .memory = memory, .order = order};
+    gru_team_run(l->n_threads > 1 ? args->team : NULL, run_groups, &c);
     return GRU_OK;
 }
 
@@ -560,12 +587,4 @@ gru_result gru_prepare(const gru_model *model, float *state, void *workspace) {
     }
     gru_state_set_prepared(state, 1);
     return GRU_OK;
-}
-
-int gru_has_threads(void) {
-#if defined(_OPENMP)
-    return 1;
-#else
-    return 0;
-#endif
 }

@@ -6,7 +6,10 @@
 enum {
     BLOCK_ROWS = 64,    /* rows of a block of a causal network: enough to use each weight many times from the near cache */
     WHOLE_ROWS = 32768, /* and of one that is not causal, whose blocks are whole sequences, */
-    WHOLE_STREAMS = 8   /* unless that would be fewer streams than this */
+    WHOLE_STREAMS = 8,  /* unless that would be fewer streams than this */
+
+    /* Weights of a step, in bytes, from which on threads share the panels of a single group: some 5 µs of reading, against two or three barriers. */
+    SHARE_FROM_NBYTES = 512 * 1024
 };
 
 static size_t smaller(size_t a, size_t b) {
@@ -19,9 +22,8 @@ static size_t take(size_t *next, size_t n, size_t item_nbytes) {
     return at;
 }
 
-gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_steps, int n_threads) {
+gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_steps, size_t threads) {
     gru_schedule l;
-    size_t threads = n_threads > 1 ? (size_t)n_threads : 1;
     size_t share = (n_streams + threads - 1) / threads;
     size_t most = BLOCK_ROWS;
     if (!m->info.causal) {
@@ -33,7 +35,8 @@ gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_st
     l.block_rows = l.group_streams * l.block_steps;
     l.chunk_rows = smaller(l.block_rows, BLOCK_ROWS / l.group_streams * l.group_streams);
     l.n_groups = (n_streams + l.group_streams - 1) / l.group_streams;
-    l.n_threads = smaller(threads, l.n_groups);
+    l.share_panels = threads > 1 && l.n_groups == 1 && m->products_nbytes >= SHARE_FROM_NBYTES;
+    l.n_threads = l.share_panels ? threads : smaller(threads, l.n_groups);
 
     size_t next = 0;
     l.order = take(&next, n_streams, sizeof(uint32_t));
@@ -65,8 +68,9 @@ size_t gru_run_workspace_nbytes(const gru_model *model, size_t n_streams, size_t
     if (!n_streams || !n_steps) {
         return GRU_WORKSPACE_SLACK;
     }
-    const gru_schedule l = gru_make_schedule(model, n_streams, n_steps, n_threads);
-    return l.shared_nbytes + (n_threads > 1 ? (size_t)n_threads : 1) * l.thread_nbytes + GRU_WORKSPACE_SLACK;
+    const size_t threads = n_threads > 1 ? (size_t)n_threads : 1;
+    const gru_schedule l = gru_make_schedule(model, n_streams, n_steps, threads);
+    return l.shared_nbytes + threads * l.thread_nbytes + GRU_WORKSPACE_SLACK;
 }
 
 size_t gru_step_workspace_nbytes(const gru_model *model) {

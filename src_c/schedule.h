@@ -8,6 +8,7 @@
 typedef struct gru_schedule {
     size_t group_streams, block_steps, block_rows, chunk_rows;
     size_t n_groups, n_threads;
+    int share_panels; /* the threads go through one group together */
     /* Places in the workspace, in bytes: */
     size_t order, counts;                                           /* shared by the threads; the rest is each thread's own: */
     size_t values, sequence_values, sums_x, sums_h, z, rh;          /* arrays of floats, */
@@ -19,6 +20,6 @@ typedef struct gru_schedule {
 enum { GRU_WORKSPACE_SLACK = 64 }; /* to align what the caller gave */
 
 /* For n_streams > 0 and n_steps > 0. */
-gru_schedule gru_make_schedule(const gru_model *model, size_t n_streams, size_t n_steps, int n_threads);
+gru_schedule gru_make_schedule(const gru_model *model, size_t n_streams, size_t n_steps, size_t n_threads);
 
 #endif

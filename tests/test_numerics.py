@@ -74,6 +74,10 @@ finite = st.integers(0, 2**32 - 1).map(from_bits).filter(math.isfinite)
 @example(1 + 2.0**-12, 1 + 2.0**-12, 2.0**-100)
 @example(1 + 2.0**-12, 1 + 2.0**-12, -(2.0**-100))
 @example(-(1 + 2.0**-12), 1 + 2.0**-12, 2.0**-100)
+# The float64 sum has the last bit 1 already, and its error points to a middle that is one bit away and ties upwards:
+# 1 + 3 * 2^-24 - 2^-52 + (a little less than 2^-53).
+@example(2.0**-12 * (1 - 1000 * 2.0**-24), 2.0**-12 * (1 + 500 * 2.0**-23), 1 + 2.0**-23)
+@example(2.0**-12 * (1 - 1000 * 2.0**-24), -(2.0**-12) * (1 + 500 * 2.0**-23), -(1 + 2.0**-23))
 # Subnormal results and products, results that vanish.
 @example(2.0**-75, 2.0**-75, 0.0)
 @example(2.0**-75, 2.0**-75, TINY)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +78,8 @@ def test_gru_is_that_of_the_equations(reset: str) -> None:
     h: Floats = [0.5, -0.25, 0.0, 1.0]
     y, state = reference.run(gru_network(3, *arrays, reset=reset, h0=h), x, return_state=True)
     for t in range(6):
-        h = scalar_gru_step(*(a.tolist() for a in arrays), x[t].tolist(), h, reset)
+        W, U, b_x, b_h = (a.tolist() for a in arrays)
+        h = scalar_gru_step(W, U, b_x, b_h, x[t].tolist(), h, reset)
         np.testing.assert_allclose(y[t], h, rtol=1e-13)
     np.testing.assert_array_equal(state, y[-1])
 
@@ -193,7 +195,8 @@ def test_activations(spec: Any) -> None:
 @pytest.mark.parametrize("spec", SCALAR, ids=str)
 def test_activations_of_large_arguments_and_nan(spec: Any) -> None:
     a = np.array([-1e30, 1e30, np.nan])
-    result = activation(spec)(a)
+    with np.errstate(invalid="ignore"):  # NumPy 1 warns of NaN in expm1
+        result = activation(spec)(a)
     assert np.isfinite(result[:2]).all()
     assert np.isnan(result[2])
 
@@ -323,7 +326,7 @@ def test_resets_are_the_same_as_separate_sequences(seed: int) -> None:
     reset[1, 0] = True
     y = reference.run(net, x, reset=reset, lengths=[8, 9])
     for row, borders in ((0, [0, 3, 4, 8]), (1, [0, 5, 9])):
-        for start, stop in zip(borders, borders[1:]):
+        for start, stop in itertools.pairwise(borders):
             alone = reference.run(net, x[row, start:stop])
             np.testing.assert_allclose(y[row, start:stop], alone, rtol=1e-9, atol=1e-11)
 

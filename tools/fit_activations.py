@@ -60,8 +60,17 @@ def remez(values, weights, points, degree, fixed):
                 extrema.append(i)
             elif abs(error[i]) > abs(error[extrema[-1]]):
                 extrema[-1] = i
+        # Too many: without the smallest, and without a neighbour of it, so that the signs still alternate.
         while len(extrema) > unknown + 1:
-            extrema.pop(0 if abs(error[extrema[0]]) < abs(error[extrema[-1]]) else -1)
+            sizes = [abs(error[i]) for i in extrema]
+            at = sizes.index(min(sizes))
+            if len(extrema) == unknown + 2:
+                del extrema[0 if sizes[0] < sizes[-1] else -1]
+            elif at in (0, len(extrema) - 1):
+                del extrema[at]
+            else:
+                at = at if sizes[at + 1] < sizes[at - 1] else at - 1
+                del extrema[at : at + 2]
         if len(extrema) <= unknown or extrema == reference:
             break
         reference = extrema

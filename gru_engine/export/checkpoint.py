@@ -12,6 +12,7 @@ import collections
 import math
 import os
 import pickle
+import pickletools
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -69,7 +70,9 @@ def read_arrays(path: str | os.PathLike[str], key: str | None = None) -> Arrays:
             if any(name.endswith(".npy") for name in archive.namelist()):
                 return _read_npz(path)
             return _choose(_TorchArchive(archive, str(path)).load(), path, key)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except ExportError:
+        raise
+    except Exception as error:  # what zipfile may raise for a damaged archive is no fixed list
         raise ExportError(f"{path} is not a readable zip archive: {error}") from error
 
 
@@ -305,6 +308,10 @@ class _TorchArchive:
     def load(self) -> Any:
         data = self._read("data.pkl")
         try:
+            for opcode, argument, _ in pickletools.genops(data):
+                # The unpickler makes room for as many remembered objects as the largest number says.
+                if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= len(data):
+                    raise ExportError(f"its data.pkl remembers an object as number {argument}")
             return _Unpickler(BytesIO(data), self).load()
         except ExportError as error:
             raise error if self.path in str(error) else ExportError(f"{self.path}: {error}") from None

@@ -1,0 +1,522 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Same bits everywhere: alone, in batches, in chunks, prepared, on any instruction set, on any number of threads.
+
+And the bits are those of docs/NUMERICS.md, computed here once more in NumPy.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gru_engine as ge
+from gru_engine.numerics import fma32, sums
+
+from .helpers import Array, assert_bits, bits, each_isa, gru_arrays, gru_network, token_network, uniform
+from .random_networks import random_input, random_network
+
+SIZES = (1, 15, 16, 17, 31, 32, 33, 47, 48, 64, 65, 127, 129)
+"""Around the edges of vectors, panels and tiles."""
+BATCHES = (*range(1, 21), 63, 64, 65, 130)
+RESETS = ("after", "before", "all", "none")
+
+
+# ---- one network, every way to run it
+
+
+def stepped(model: ge.Model, x: Array) -> tuple[Array, Array]:
+    """Outputs of all steps and the states after them, [T, O] and [T, state_size], one step at a time: the yardstick."""
+    stream = model.stream()
+    pairs = [(stream.step(frame), stream.state) for frame in x]
+    return np.array([y for y, _ in pairs]), np.array([state for _, state in pairs])
+
+
+def chunk_sizes(rng: np.random.Generator, steps: int) -> list[int]:
+    """Sizes of consecutive chunks that make ``steps``; from 0 to more than a block of the core."""
+    sizes: list[int] = []
+    while sum(sizes) < steps:
+        sizes.append(int(min(rng.choice([0, 1, 2, 3, 7, 33, 64, 65, 100]), steps - sum(sizes))))
+    return sizes
+
+
+def check_chunks(rng: np.random.Generator, model: ge.Model, x: Array, y: Array, states: Array, what: str) -> None:
+    """A stream that is run in chunks, prepared and forked, saved and restored at random."""
+    stream = model.stream(threads=int(rng.integers(1, 3)))
+    done = 0
+    for size in chunk_sizes(rng, len(x)):
+        if model.per_sequence and size == 0:
+            continue
+        for _ in range(rng.integers(0, 3)):
+            stream.prepare()
+        match rng.integers(8):
+            case 0:
+                stream = stream.copy()
+            case 1:
+                stream = copy.deepcopy(stream)
+            case 2:
+                stream = pickle.loads(pickle.dumps(stream))
+            case 3:
+                stream = model.stream(stream.state_bytes())
+            case 4:
+                stream.state = stream.state
+            case 5:  # another history in between
+                kept = stream.state
+                stream.run(x[: 1 + len(x) // 2])
+                stream.prepare()
+                stream.state = kept
+        if rng.random() < 0.3:
+            stream.prepare()
+        if size == 1 and rng.random() < 0.5:
+            got = stream.step(x[done])[np.newaxis]
+        else:
+            got = stream.run(x[done : done + size])
+        part = y[done : done + size]
+        done += size
+        assert_bits(got, part[-1] if got.ndim == 1 else part, f"{what}: steps {done - size} to {done}")
+        if done:
+            assert_bits(stream.state, states[done - 1], f"{what}: state after {done} steps")
+
+
+def check_pool(rng: np.random.Generator, model: ge.Model, xs: Array, ys: Array, states: Array, what: str) -> None:
+    """Streams of a pool that are stepped in random subsets and orders until all are through."""
+    streams, steps = ys.shape[:2]
+    pool = model.pool(streams + 2, threads=int(rng.integers(1, 3)))
+    pool.open()
+    slots = [pool.open() for _ in range(streams)]
+    done = np.zeros(streams, int)
+    while (done < steps).any():
+        ready = np.flatnonzero(done < steps)
+        chosen = rng.permutation(ready)[: rng.integers(1, len(ready) + 1)]
+        if rng.random() < 0.3:
+            pool.prepare([slots[i] for i in rng.permutation(chosen)[: rng.integers(0, len(chosen) + 1)]])
+        got = pool.step([slots[i] for i in chosen], np.array([xs[i, done[i]] for i in chosen]))
+        assert_bits(got, np.array([ys[i, done[i]] for i in chosen]), f"{what}: pool, streams {chosen} at {done[chosen]}")
+        done[chosen] += 1
+    for i in range(streams):
+        assert_bits(pool.get_state(slots[i]), states[i, -1], f"{what}: pool, state of stream {i}")
+
+
+def check_all_ways(net: ge.Network, seed: int, streams: int = 3, steps: int = 70) -> None:
+    """Every way of running a causal network gives the bits of stepping it."""
+    rng = np.random.default_rng(seed)
+    data = [net.tobytes(fold=fold) for fold in (True, False)]
+    models = [ge.load(d) for d in (data if data[0] != data[1] else data[:1])]
+    xs = random_input(rng, net, streams, steps)
+    ys, states = map(np.array, zip(*(stepped(models[0], x) for x in xs)))
+    for isa in each_isa():
+        for number, model in enumerate(models):
+            what = f"seed {seed}, {net!r}, {isa}, fold={number == 0}"
+            wanted = ys[:, -1] if net.per_sequence else ys
+            for threads in (1, 2):
+                batch, after = model.run(xs, threads=threads, return_state=True)
+                assert_bits(batch, wanted, f"{what}: batch, {threads} threads")
+                assert_bits(after, states[:, -1], f"{what}: batch, {threads} threads, states")
+            assert_bits(model.run(xs[0]), wanted[0], f"{what}: one sequence")
+            check_chunks(rng, model, xs[1], ys[1], states[1], what)
+            check_pool(rng, model, xs[:, :20], ys[:, :20], states[:, :20], what)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_networks_every_way(seed: int) -> None:
+    """Promise: step == run == chunks == pool == batch == instruction set == threads == prepared == folded == restored."""
+    check_all_ways(random_network(np.random.default_rng(seed), max_size=100, allow_reverse=False), seed)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("hidden", SIZES)
+def test_sizes_at_the_edges_every_way(hidden: int, reset: str) -> None:
+    """Promise: the same for every place of the reset gate at sizes around panel and tile edges."""
+    rng = np.random.default_rng(hidden)
+    columns = int(rng.choice(SIZES[:8]))
+    check_all_ways(gru_network(rng, hidden, columns, reset), seed=hidden, streams=2, steps=12)
+
+
+def test_long_sequences_cross_blocks() -> None:
+    """Promise: sequences and batches that cross the core's blocks of 64 rows have the bits of their steps."""
+    rng = np.random.default_rng(1)
+    for columns, hidden in ((5, 33), (3, 16)):
+        check_all_ways(gru_network(rng, hidden, columns), seed=hidden, streams=5, steps=200)
+    check_all_ways(token_network(rng, 40, 17), seed=2, streams=9, steps=130)
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_batches_of_any_size(reset: str) -> None:
+    """Promise: a row of a batch has the bits that it has alone, whatever the size of the batch and the threads."""
+    rng = np.random.default_rng(7)
+    net = gru_network(rng, 33, 17, reset)
+    model = ge.load(net.tobytes())
+    xs = random_input(rng, net, max(BATCHES), 5)
+    ys, states = map(np.array, zip(*(stepped(model, x) for x in xs)))
+    for isa in each_isa():
+        for n in BATCHES:
+            rows = rng.permutation(len(xs))[:n]
+            for threads in (1, 2):
+                y, state = model.run(xs[rows], threads=threads, return_state=True)
+                assert_bits(y, ys[rows], f"reset {reset}, {isa}, {threads} threads, batch of {n}, rows {rows}")
+                assert_bits(state, states[rows, -1], f"reset {reset}, {isa}, {threads} threads, batch of {n}, states")
+            pool = model.pool(n, threads=1 + n % 2)
+            slots = rng.permutation([pool.open() for _ in range(n)])
+            for t in range(xs.shape[1]):
+                if rng.random() < 0.5:
+                    pool.prepare(slots)
+                assert_bits(pool.step(slots, xs[rows, t]), ys[rows, t], f"reset {reset}, {isa}, pool of {n}, step {t}")
+
+
+# ---- whole sequences: directions, lengths, resets
+
+
+@pytest.mark.parametrize("seed", range(100, 116))
+def test_networks_with_reverse_layers(seed: int) -> None:
+    """Promise: whole-sequence networks give the same bits alone, in any batch, on any instruction set and threads."""
+    rng = np.random.default_rng(seed)
+    net = random_network(rng, max_size=80)
+    model, unfolded = ge.load(net.tobytes(fold=True)), ge.load(net.tobytes(fold=False))
+    xs = random_input(rng, net, 11, int(rng.choice([1, 2, 64, 65, 90])))
+    ys, states = map(np.array, zip(*(model.run(x, return_state=True) for x in xs)))
+    for isa in each_isa():
+        for n, threads, m in ((1, 1, model), (11, 1, unfolded), (11, 2, model), (9, 2, unfolded)):
+            rows = rng.permutation(len(xs))[:n]
+            y, state = m.run(xs[rows], threads=threads, return_state=True)
+            assert_bits(y, ys[rows], f"seed {seed}, {net!r}, {isa}, {threads} threads, rows {rows}")
+            assert_bits(state, states[rows], f"seed {seed}, {net!r}, {isa}, {threads} threads, states of rows {rows}")
+
+
+def run_in_parts(model: ge.Model, x: Array, begins: Array) -> Array:
+    """One sequence that is cut where ``begins`` is true and whose parts are run as sequences of their own."""
+    cuts = [0, *(np.flatnonzero(begins[1:]) + 1).tolist(), len(x)]
+    return np.concatenate([model.run(x[a:b]) for a, b in zip(cuts, cuts[1:])])
+
+
+@pytest.mark.parametrize("seed", range(200, 220))
+def test_lengths_and_resets(seed: int) -> None:
+    """Promise: lengths cut sequences and resets split them, for all directions; padding is zeros or the last output."""
+    rng = np.random.default_rng(seed)
+    net = random_network(rng, max_size=70, per_sequence=False)
+    model = ge.load(net.tobytes())
+    streams, steps = int(rng.integers(1, 70)), int(rng.choice([1, 3, 10, 66]))
+    xs = random_input(rng, net, streams, steps)
+    lengths = rng.integers(0, steps + 1, streams)
+    begins = rng.random((streams, steps)) < 0.15
+    dirty = xs.copy()  # what stands in the padding does not matter
+    for i, length in enumerate(lengths):
+        dirty[i, length:] = -5 if net.vocab_size else np.nan
+    zeros = np.zeros((streams, steps, model.output_size), np.float32)
+    carried = zeros.copy()
+    for i, length in enumerate(lengths):
+        if length:
+            zeros[i, :length] = carried[i, :length] = run_in_parts(model, xs[i, :length], begins[i, :length])
+            carried[i, length:] = carried[i, length - 1]
+    for isa in each_isa():
+        for padding, wanted in (("zero", zeros), ("carry", carried)):
+            threads = int(rng.integers(1, 3))
+            got = model.run(dirty, lengths=lengths, reset=begins, padding=padding, threads=threads)
+            assert_bits(got, wanted, f"seed {seed}, {net!r}, {isa}, padding {padding}, {threads} threads")
+    i = int(rng.integers(streams))
+    got = model.run(dirty[i], lengths=int(lengths[i]), reset=begins[i])
+    assert_bits(got, zeros[i], f"seed {seed}, {net!r}: sequence {i} alone")
+
+
+@pytest.mark.parametrize("seed", range(300, 312))
+def test_states_of_padded_sequences(seed: int) -> None:
+    """Promise: padding steps change no state, and a given state is that before the first step (reverse: the last)."""
+    rng = np.random.default_rng(seed)
+    net = random_network(rng, max_size=50)
+    model = ge.load(net.tobytes())
+    streams, steps = 19, 9
+    xs = random_input(rng, net, streams, steps)
+    lengths = rng.integers(1 if net.per_sequence else 0, steps + 1, streams)
+    before = uniform(rng, 1, streams, model.state_size)
+    for isa in each_isa():
+        y, after = model.run(xs, lengths=lengths, state=before, return_state=True, threads=2)
+        for i, length in enumerate(lengths):
+            what = f"seed {seed}, {net!r}, {isa}, sequence {i} of {length} steps"
+            alone, state = model.run(xs[i, :length], state=before[i], return_state=True)
+            assert_bits(y[i] if net.per_sequence else y[i, :length], alone, what)
+            assert_bits(after[i], state, f"{what}: state")
+            if length == 0:
+                assert_bits(after[i], before[i], f"{what}: state")
+
+
+def test_per_sequence_outputs_follow_lengths() -> None:
+    """Promise: values of the last and the first step are those of each sequence's own ends."""
+    rng = np.random.default_rng(5)
+    net = ge.Network()
+    x = net.input(4)
+    h = net.gru(x, direction="bidirectional", **{k: np.stack([v, -v]) for k, v in gru_arrays(rng, 17, 4).items()})
+    net.output(net.last(h), "last")
+    net.output(net.first(h), "first")
+    every = ge.Network()
+    every.output(every.gru(every.input(4), direction="bidirectional", **_both(net)), "h")
+    xs, lengths = random_input(rng, net, 70, 12), rng.integers(1, 13, 70)
+    h_all = ge.load(every.tobytes()).run(xs, lengths=lengths)
+    wanted = np.concatenate([h_all[np.arange(70), lengths - 1], h_all[:, 0]], axis=1)
+    for isa in each_isa():
+        assert_bits(ge.load(net.tobytes()).run(xs, lengths=lengths, threads=2), wanted, f"{isa}: ends of sequences")
+
+
+def _both(net: ge.Network) -> dict[str, Array]:
+    forward, reverse = (layer for layer in net.layers if hasattr(layer, "reverse"))
+    return {name: np.stack([getattr(forward, name), getattr(reverse, name)]) for name in ("W", "U", "b_x", "b_h", "h0")}
+
+
+# ---- NaN and infinity
+
+
+POISON = (np.nan, np.inf, -np.inf, 3e38, -3e38)
+
+
+@pytest.mark.parametrize("seed", range(400, 410))
+def test_poison_stays_in_its_stream(seed: int) -> None:
+    """Promise: NaN and infinity in some streams' inputs change no bit of the others', and theirs are as they are alone."""
+    rng = np.random.default_rng(seed)
+    net = random_network(rng, max_size=40, tokens=False)
+    model = ge.load(net.tobytes())
+    streams, steps = int(rng.choice([3, 8, 21, 66])), 6
+    xs = random_input(rng, net, streams, steps)
+    for i in rng.permutation(streams)[: rng.integers(1, streams)]:
+        xs[i, rng.integers(steps), rng.integers(xs.shape[2])] = rng.choice(POISON)
+    ys, states = map(np.array, zip(*(model.run(x, return_state=True) for x in xs)))
+    for isa in each_isa():
+        what = f"seed {seed}, {net!r}, {isa}"
+        for threads in (1, 2):
+            got, after = model.run(xs, threads=threads, return_state=True)
+            assert_bits(got, ys, f"{what}, {threads} threads")
+            assert_bits(after, states, f"{what}, {threads} threads, states")
+        if not model.causal:
+            continue
+        pool = model.pool(streams)
+        slots = rng.permutation([pool.open() for _ in range(streams)])
+        for t in range(steps):
+            y = pool.step(slots, xs[:, t])
+            if not net.per_sequence:
+                assert_bits(y, ys[:, t], f"{what}, pool, step {t}")
+        assert_bits(np.array([pool.get_state(slot) for slot in slots]), states, f"{what}, pool")
+
+
+def test_a_poisoned_slot_is_clean_again() -> None:
+    """Promise: after reset, close and open, or a new state, nothing is left of a NaN."""
+    rng = np.random.default_rng(3)
+    for reset in RESETS:
+        net = gru_network(rng, 33, 5, reset)
+        model = ge.load(net.tobytes())
+        x = random_input(rng, net, 4)
+        wanted, _ = stepped(model, x)
+        stream, pool = model.stream(), model.pool(1)
+        slot = pool.open()
+        for clean in ("reset", "reopen", "state"):
+            assert np.isnan(stream.step(np.full(5, np.nan, np.float32))).all()
+            assert np.isnan(pool.step([slot], np.full((1, 5), np.nan, np.float32))).all()
+            stream.prepare()
+            pool.prepare([slot])
+            if clean == "reset":
+                stream.reset()
+                pool.reset(slot)
+            elif clean == "reopen":
+                stream = model.stream()
+                pool.close(slot)
+                slot = pool.open()
+            else:
+                stream.state = model.stream().state
+                pool.set_state(slot, model.stream().state_bytes())
+            assert_bits(stream.run(x), wanted, f"stream, {reset}, {clean}")
+            assert_bits(np.array([pool.step([slot], v[np.newaxis])[0] for v in x]), wanted, f"pool, {reset}, {clean}")
+
+
+# ---- the specification once more: docs/NUMERICS.md in NumPy
+
+
+@cache
+def activation_model(spec: Any, width: int) -> ge.Model:
+    """A network that is this activation and nothing else: their accuracy is tested elsewhere, bits only have to agree."""
+    net = ge.Network()
+    net.output(net.activation(net.input(width), spec))
+    return ge.load(net.tobytes())
+
+
+def activate(spec: Any, a: Array) -> Array:
+    return activation_model(spec, a.shape[-1]).run(a)
+
+
+def specified_gru(layer: Any, x: Array, h: Array) -> Array:
+    """h' [N, H] of docs/NUMERICS.md, section 2, from x [N, I] and h [N, H]."""
+    H, G = layer.width, len(layer.gates)
+    act = (layer.activation.name, *layer.activation.parameters)
+    gate_act = (layer.gate_activation.name, *layer.gate_activation.parameters)
+
+    def clip(a: Array) -> Array:
+        c = np.float32(layer.clip or 0)
+        return np.where(a > c, c, np.where(a < -c, -c, a)) if c else a
+
+    def gate(a: Array) -> Array:
+        return activate(gate_act, clip(a))
+
+    W, U = layer.W.reshape(G, H, -1), layer.U.reshape(G, H, H)
+    b_x, b_h = layer.b_x.reshape(G, H), layer.b_h.reshape(G, H)
+    gates = [layer.gates.index(g) for g in layer.gates if layer.reset != "before" or g != "n"]
+    with np.errstate(all="ignore"):
+        s_x = dict(zip(layer.gates, sums(b_x, W, x).transpose(1, 0, 2)))
+        s_h = dict(zip([layer.gates[g] for g in gates], sums(b_h[gates], U[gates], h).transpose(1, 0, 2)))
+        z = gate(s_x["z"] + s_h["z"])
+        r = gate(s_x["r"] + s_h["r"]) if "r" in s_x else None
+        if layer.reset == "after":
+            a = fma32(r, s_h["n"], s_x["n"])
+        elif layer.reset == "all":
+            a = r * (s_x["n"] + s_h["n"])
+        elif layer.reset == "before":
+            a = s_x["n"] + sums(b_h[2:], U[2:], r * h)[:, 0]
+        else:
+            a = s_x["n"] + s_h["n"]
+        n = activate(act, clip(a))
+        return fma32(z, h - n, n)
+
+
+def wild(rng: np.random.Generator, *shape: int) -> Array:
+    """Finite floats of all kinds: moderate, zeros of both signs, subnormal, tiny and huge."""
+    a = rng.standard_normal(shape).astype(np.float32)
+    kind = rng.integers(0, 12, shape)
+    a[kind == 0], a[kind == 1] = 0.0, -0.0
+    a[kind == 2] *= np.float32(1e-40)
+    a[kind == 3] *= np.float32(1e-20)
+    return np.where(kind == 4, a * np.float32(1e19), a).astype(np.float32)
+
+
+FUNCTIONS: tuple[tuple[Any, Any, float | None], ...] = (
+    ("tanh", "sigmoid", None),
+    ("tanh", "sigmoid", 0.75),
+    ("relu", "hard_sigmoid", None),
+    (("leaky_relu", 0.1), ("hard_sigmoid", 0.3, 0.4), 1.5),
+    (("scaled_tanh", 1.5, 0.5), "softsign", None),
+    ("softplus", ("affine", 0.25, 0.5), 2.0),
+    (("elu", 0.7), "silu", 0.5),
+    ("linear", ("thresholded_relu", 0.5), 1.0),
+)
+
+
+def check_specified_gru(net: ge.Network, x: Array, what: str) -> None:
+    """Hidden states of a network that is one GRU layer, against the specification."""
+    layer = net.layers[1]
+    h = np.broadcast_to(layer.h0, (len(x), layer.width))
+    wanted = np.stack([h := specified_gru(layer, x[:, t], h) for t in range(x.shape[1])], axis=1)
+    for isa in each_isa():
+        assert_bits(ge.load(net.tobytes()).run(x), wanted, f"{what}, {isa}")
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("hidden", SIZES)
+def test_gru_is_as_specified(hidden: int, reset: str) -> None:
+    """Promise: a GRU layer computes docs/NUMERICS.md to the bit, for every function, clip and size."""
+    rng = np.random.default_rng(hidden)
+    for number, (act, gate_act, clip) in enumerate(FUNCTIONS if hidden < 50 else FUNCTIONS[:2]):
+        columns = int(rng.choice(SIZES[:9]))
+        net = ge.Network()
+        arrays = gru_arrays(rng, hidden, columns, reset)
+        options = {"reset": reset, "activation": act, "gate_activation": gate_act, "clip": clip}
+        net.output(net.gru(net.input(columns), **arrays, **options))
+        x = random_input(rng, net, 1 + number, 3)
+        check_specified_gru(net, x, f"hidden {hidden}, columns {columns}, {options}")
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_wild_values_are_as_specified(reset: str) -> None:
+    """Promise: subnormals, signed zeros, overflow, infinity and NaN come out as specified on every instruction set."""
+    rng = np.random.default_rng(11)
+    for hidden, columns in ((16, 5), (17, 33), (3, 64)):
+        arrays = {name: wild(rng, *array.shape) for name, array in gru_arrays(rng, hidden, columns, reset).items()}
+        for act, gate_act, clip in FUNCTIONS:
+            net = ge.Network()
+            h = net.gru(net.input(columns), reset=reset, activation=act, gate_activation=gate_act, clip=clip, **arrays)
+            net.output(h)
+            x = wild(rng, 9, 4, columns)
+            x[7, 1, 2] = np.nan
+            x[8, 0, 1], x[6, 3, 0] = np.inf, -np.inf
+            check_specified_gru(net, x, f"reset {reset}, hidden {hidden}, {act}, {gate_act}, {clip}")
+
+
+@pytest.mark.parametrize("make", [random_input, wild], ids=["moderate", "wild"])
+def test_dense_and_pointwise_layers_are_as_specified(make: Callable[..., Array]) -> None:
+    """Promise: dense, affine, add, multiply and concatenation compute docs/NUMERICS.md, section 3, to the bit."""
+    for width in SIZES:
+        rng = np.random.default_rng(width)
+        columns = int(rng.choice(SIZES[:9]))
+        M, b = wild(rng, width, 2 * columns), wild(rng, width)
+        scale, shift = wild(rng, columns), wild(rng, columns)
+        net = ge.Network()
+        x = net.input(columns)
+        a = net.affine(x, scale, shift)
+        for y, name in ((net.dense([a, x], M, b, activation="tanh"), "dense"), (a, "affine"), (x, "x")):
+            net.output(y, name)
+        net.output(net.add(a, x), "add")
+        net.output(net.multiply(a, x), "multiply")
+        values = make(rng, net, 7) if make is random_input else make(rng, 7, columns)
+        with np.errstate(all="ignore"):
+            affine = fma32(values, scale, shift)
+            dense = sums(b[np.newaxis], M[np.newaxis], np.concatenate([affine, values], axis=1))[:, 0]
+            wanted = [activate("tanh", dense), affine, values, affine + values, affine * values]
+        for isa in each_isa():
+            got = ge.load(net.tobytes()).run(values)
+            for (name, part), right in zip(ge.load(net.tobytes()).outputs.items(), wanted):
+                assert_bits(got[:, part], right, f"width {width}, columns {columns}, {name}, {isa}")
+
+
+@pytest.mark.parametrize("width", SIZES)
+def test_softmax_over_dense_is_softmax_of_dense(width: int) -> None:
+    """Promise: a softmax head has the bits of the same sums followed by a softmax of their own, in every batch."""
+    rng = np.random.default_rng(width)
+    net = ge.Network()
+    x = net.input(9)
+    W = uniform(rng, 1, width, 9)
+    y = net.dense(x, W)
+    for name in ("softmax", "log_softmax"):
+        net.output(net.dense(x, W, activation=name), f"dense {name}")
+        net.output(net.activation(y, name), name)
+    values = random_input(rng, net, 13)
+    values[3, 2], values[4, 0] = np.inf, np.nan
+    model = ge.load(net.tobytes())
+    alone = np.array([model.run(v[np.newaxis])[0] for v in values])
+    for isa in each_isa():
+        got = model.run(values)
+        assert_bits(got, alone, f"width {width}, {isa}")
+        for name in ("softmax", "log_softmax"):
+            part = model.outputs[f"dense {name}"], model.outputs[name]
+            assert_bits(got[:, part[0]], got[:, part[1]], f"width {width}, {name}, {isa}")
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_folded_embeddings_are_as_specified(reset: str) -> None:
+    """Promise: a folded embedding, alone or in front of other inputs, gives the bits of the product that it replaces."""
+    for hidden in (1, 16, 33):
+        rng = np.random.default_rng(hidden)
+        net = ge.Network()
+        tokens = net.tokens(21)
+        e, f = (net.embedding(tokens, wild(rng, 21, width)) for width in (7, 5))
+        g = net.gru([e, f], reset=reset, **gru_arrays(rng, hidden, 12, reset))
+        net.output(net.dense(e, wild(rng, 18, 7), wild(rng, 18)), "dense")
+        net.output(g, "gru")
+        x = random_input(rng, net, 40)
+        e_rows = net.layers[1].E[x]
+        dense = next(layer for layer in net.layers if layer.operation == "dense")
+        gru = next(layer for layer in net.layers if layer.operation == "gru")
+        rows = np.concatenate([e_rows, net.layers[2].E[x]], axis=1)
+        h = gru.h0[np.newaxis]
+        states = np.concatenate([h := specified_gru(gru, row[np.newaxis], h) for row in rows])
+        wanted = np.concatenate([sums(dense.b[np.newaxis], dense.W[np.newaxis], e_rows)[:, 0], states], axis=1)
+        for fold in (True, False):
+            model = ge.load(net.tobytes(fold=fold))
+            for isa in each_isa():
+                assert_bits(model.run(x), wanted, f"hidden {hidden}, reset {reset}, fold={fold}, {isa}")
+
+
+def test_these_tests_can_fail() -> None:
+    """Promise: assert_bits sees a single bit, a zero's sign and a missing NaN, and takes NaN for NaN."""
+    a = np.array([1.0, 0.0, np.nan], np.float32)
+    assert_bits(a, np.array([1.0, 0.0, -np.nan], np.float32), "NaN is NaN")
+    for other in ([np.nextafter(np.float32(1), np.float32(2)), 0, np.nan], [1, -0.0, np.nan], [1, 0, 0]):
+        with pytest.raises(AssertionError, match="1 of 3 differ"):
+            assert_bits(np.array(other, np.float32), a, "must differ")
+    assert bits(a).dtype == np.int32
