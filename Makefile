@@ -86,17 +86,16 @@ endif
 
 # The flags of setup.py; the reasons are there. STRICT=1 makes every warning an error, SANITIZE is a list of sanitizers.
 # Objects of other flags or another compiler need another OUT.
-C_FLAGS := -O3 -std=c11 -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden -fPIC -Wall -Wextra
+C_FLAGS := -O3 -std=c11 -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden -pthread -fPIC -Wall -Wextra
 ifdef STRICT
 C_FLAGS += -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wconversion
 endif
 ifdef SANITIZE
 C_FLAGS += -g -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
-ifneq ($(GRU_ENGINE_OPENMP),0)
+# For the exhaustive test of the activations only: the library has threads of its own.
 OPENMP := $(shell echo 'int x;' | $(CC) -fopenmp -include omp.h -fPIC -shared -x c - -o /dev/null 2>/dev/null && echo -fopenmp)
-endif
-COMPILE = $(CC) $(C_FLAGS) $(OPENMP) -DGRU_ENGINE_VERSION='"$(VERSION)"' -Isrc_c -MMD -MP $(CPPFLAGS) $(CFLAGS)
+COMPILE = $(CC) $(C_FLAGS) -DGRU_ENGINE_VERSION='"$(VERSION)"' -Isrc_c -MMD -MP $(CPPFLAGS) $(CFLAGS)
 LIBRARY := $(OUT)/libgru_engine
 ifneq ($(shell uname),Darwin)
 SHARED_FLAGS := -Wl,-z,defs
@@ -118,13 +117,15 @@ $(LIBRARY).a: $(SOURCES:%.c=$(OUT)/%.o)
 	@$(AR) rcs $@ $^
 
 $(LIBRARY).so: $(SOURCES:%.c=$(OUT)/%.o)
-	@$(CC) -shared $(C_FLAGS) $(OPENMP) $(CFLAGS) $(LDFLAGS) $(SHARED_FLAGS) $^ -o $@ -lm
+	@$(CC) -shared $(C_FLAGS) $(CFLAGS) $(LDFLAGS) $(SHARED_FLAGS) $^ -o $@ -lm
 
+$(OF_ACTIVATIONS:%.c=$(OUT)/%.o): C_FLAGS += $(OPENMP)
+$(OUT)/test_activations: C_FLAGS += $(OPENMP)
 $(OUT)/test_activations: $(OF_ACTIVATIONS:%.c=$(OUT)/%.o)
 $(TESTS:%=$(OUT)/%): $(OUT)/%: $(OUT)/tests/c/%.o $(LIBRARY).a
 $(OUT)/stream: $(OUT)/examples/stream.o $(LIBRARY).a
 $(PROGRAMS:%=$(OUT)/%) $(OUT)/stream:
-	@$(CC) $(C_FLAGS) $(OPENMP) $(CFLAGS) $(LDFLAGS) $^ -o $@ -lm
+	@$(CC) $(C_FLAGS) $(CFLAGS) $(LDFLAGS) $^ -o $@ -lm
 
 -include $(wildcard $(OUT)/src_c/*.d $(OUT)/tests/c/*.d $(OUT)/examples/*.d)
 

@@ -2,18 +2,14 @@
 """Builds the extension module gru_engine._core; everything else about the package is in pyproject.toml.
 
 Switches, all of them environment variables:
-    GRU_ENGINE_OPENMP=0|1     leave OpenMP out, or insist on it; without the variable it is used if the compiler has it
     GRU_ENGINE_SANITIZE=list  the compiler's sanitizers, for instance address,undefined
     GRU_ENGINE_DEBUG=1        no optimisation, debug information, assertions
     GRU_ENGINE_COVERAGE=1     line tracing in Cython, gcov in C; never for a release
 """
 
 import os
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
-from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -32,12 +28,7 @@ class BuildExt(build_ext):
 
         if self.compiler.compiler_type != "unix":
             raise SystemExit("gru_engine needs gcc or clang")
-        flags, link, switch = list(FLAGS), [], os.environ.get
-        if switch("GRU_ENGINE_OPENMP") != "0":
-            if self.has_openmp():
-                flags, link = [*flags, "-fopenmp"], [*link, "-fopenmp"]
-            elif switch("GRU_ENGINE_OPENMP") == "1":
-                raise SystemExit("GRU_ENGINE_OPENMP=1, but the compiler has no OpenMP")
+        flags, link, switch = list(FLAGS), ["-pthread"], os.environ.get
         if names := switch("GRU_ENGINE_SANITIZE"):
             sanitize = [f"-fsanitize={names}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
             flags, link = flags + sanitize, link + sanitize
@@ -59,14 +50,6 @@ class BuildExt(build_ext):
 
         self.compiler.compile = side_by_side
         super().build_extension(ext)
-
-    def has_openmp(self):
-        """Compile and link a program with OpenMP."""
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "probe.c")
-            source.write_text("#include <omp.h>\nint main(void) { return omp_get_max_threads() == 0; }\n")
-            command = [*self.compiler.compiler, "-fopenmp", str(source), "-o", str(Path(folder, "probe"))]
-            return subprocess.run(command, capture_output=True).returncode == 0
 
 
 core = Extension(

@@ -71,9 +71,9 @@ V_INLINE vec v_log(vec x) {
     e = v_sub(e, v_select(tiny, v_set1(23.0f), v_zero()));
     vec u = v_mul(g, g);
     vec c01 = v_fma(v_set1(-0x1.000228p-2f), g, v_set1(0x1.555554p-2f));
-    vec c23 = v_fma(v_set1(-0x1.547226p-3f), g, v_set1(0x1.99a036p-3f));
-    vec c45 = v_fma(v_set1(-0x1.0d9b2cp-3f), g, v_set1(0x1.22d85ap-3f));
-    vec c67 = v_fma(v_set1(-0x1.36dd2ep-4f), g, v_set1(0x1.053b06p-3f));
+    vec c23 = v_fma(v_set1(-0x1.547234p-3f), g, v_set1(0x1.99a034p-3f));
+    vec c45 = v_fma(v_set1(-0x1.0d81fp-3f), g, v_set1(0x1.22d684p-3f));
+    vec c67 = v_fma(v_set1(-0x1.38fb8cp-4f), g, v_set1(0x1.05712ep-3f));
     vec q = v_fma(v_fma(v_fma(c67, u, c45), u, c23), u, c01);
     vec tail = v_fma(v_mul(g, u), q, v_mul(u, v_set1(-0.5f)));  /* log(1 + g) - g */
     tail = v_fma(e, v_set1(-0x1.05c61p-29f), tail);             /* ln 2, low part */
