@@ -91,7 +91,7 @@ ifdef STRICT
 C_FLAGS += -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wconversion
 endif
 ifdef SANITIZE
-C_FLAGS += -g -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+C_FLAGS += -Og -g -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
 endif
 # For the exhaustive test of the activations only: the library has threads of its own.
 OPENMP := $(shell echo 'int x;' | $(CC) -fopenmp -include omp.h -fPIC -shared -x c - -o /dev/null 2>/dev/null && echo -fopenmp)
@@ -176,7 +176,8 @@ sanitize: build $(VENV)/.group-test ## C tests and Python tests under AddressSan
 	$(SAY) "Python tests under sanitizers"
 	@GRU_ENGINE_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	@export LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
-	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib; \
+	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib \
+	    GRU_ENGINE_TESTED=build/sanitize/lib; \
 	$(BIN)/pytest -q -m "not measures" $(ARGS)
 
 .PHONY: isa

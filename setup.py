@@ -30,7 +30,7 @@ class BuildExt(build_ext):
             raise SystemExit("gru_engine needs gcc or clang")
         flags, link, switch = list(FLAGS), ["-pthread"], os.environ.get
         if names := switch("GRU_ENGINE_SANITIZE"):
-            sanitize = [f"-fsanitize={names}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g"]
+            sanitize = [f"-fsanitize={names}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-Og", "-g"]
             flags, link = flags + sanitize, link + sanitize
         if switch("GRU_ENGINE_DEBUG") == "1":
             flags += ["-O0", "-g", "-UNDEBUG"]

@@ -3,8 +3,9 @@
 
     python examples/pronounce.py [--beam 8] [WORD ...]
 
-The encoder reads a word's letters and gives a vector; that vector is the decoder's state. The decoder takes the previous phoneme and gives
-the log-probabilities of the next one. A hypothesis of the beam search is a stream of its own, made with ``copy()``.
+The encoder reads a word's letters and gives a vector; that vector is the decoder's state. The decoder takes the
+previous phoneme and gives the log-probabilities of the next one. A hypothesis of the beam search is a stream of its
+own, made with ``copy()``.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class Pronouncer:
         for _ in range(most_phonemes(word)):
             candidates = []
             for hypothesis in live:
-                log_probs = self.step(hypothesis.stream, hypothesis.phonemes[-1] if hypothesis.phonemes else self.boundary)
+                log_probs = self.step(
+                    hypothesis.stream, hypothesis.phonemes[-1] if hypothesis.phonemes else self.boundary
+                )
                 for symbol in np.argsort(-log_probs)[: width + 1]:
                     candidates.append((hypothesis.score + float(log_probs[symbol]), int(symbol), hypothesis))
             candidates.sort(key=lambda candidate: -candidate[0])
@@ -107,15 +110,21 @@ def words_of(texts: list[str], known: set[str]) -> Iterator[str]:
                 continue
             unknown = set(word) - known
             if unknown:
-                raise SystemExit(f"{word!r}: the model reads only a-z and the apostrophe, not {' '.join(sorted(unknown))}")
+                raise SystemExit(
+                    f"{word!r}: the model reads only a-z and the apostrophe, not {' '.join(sorted(unknown))}"
+                )
             yield word
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Pronounce English words.")
-    parser.add_argument("words", nargs="*", metavar="WORD", help="default: a sentence with words that are in no dictionary")
-    parser.add_argument("--beam", type=int, default=8, metavar="N", help="width of the beam search; 1 is greedy (default 8)")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="default: a sentence with words that are in no dictionary"
+    )
+    parser.add_argument(
+        "--beam", type=int, default=8, metavar="N", help="width of the beam search; 1 is greedy (default 8)"
+    )
     options = parser.parse_args()
     if options.beam < 1:
         parser.error(f"--beam must be at least 1, got {options.beam}")

@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 __version__: Final[str]
 METADATA_ENTRY: Final[int]
+NOT_CAUSAL: Final[str]
+NO_LAST_STEP: Final[str]
 
 _Floats = npt.NDArray[np.float32]
 _State = npt.ArrayLike | bytes | bytearray | memoryview
@@ -23,6 +25,7 @@ def set_isa(name: str | None) -> None: ...
 def load(
     source: str | os.PathLike[str] | bytes | bytearray | memoryview, *, copy: bool = False, verify: bool = True
 ) -> Model: ...
+
 @final
 class Model:
     @property

@@ -86,14 +86,17 @@ cdef extern from "gru_engine.h" nogil:
 
 __version__ = gru_version().decode()
 
-# Work below this many bytes of weights to be read takes less than some ten microseconds: there the GIL is kept, because giving it
-# up and taking it back costs 50 ns at best and a time slice of another thread at worst.
+# Work below this many bytes of weights to be read takes less than some ten microseconds: there the GIL is kept,
+# because giving it up and taking it back costs 50 ns at best and a time slice of another thread at worst.
 cdef size_t KEEP_GIL_BELOW = 512 * 1024
 
 cdef bytes STATE_MAGIC = b"GRUSTATE"
 
 # Where the section table says where METADATA is (docs/FORMAT.md 1).
 METADATA_ENTRY = 128 + 32 * 6 + 8
+
+NOT_CAUSAL = "the network has a reverse layer: it cannot be stepped, only run over whole sequences (Model.run)"
+NO_LAST_STEP = "x has no steps, its shape is {}, and the network's outputs are of a sequence's last step"
 
 
 # ---------------------------------------------------------------------------------------------------- instruction sets
@@ -105,8 +108,8 @@ def cpu_info():
     Returns
     -------
     dict
-        ``built`` and ``usable``: names of instruction sets, worst first; ``used``: the one in use; ``threads``: whether the build can
-        use several threads; ``version``: of the C core.
+        ``built`` and ``usable``: names of instruction sets, worst first; ``used``: the one in use; ``threads``:
+        whether the build can use several threads; ``version``: of the C core.
     """
     built = []
     cdef size_t i = 0
@@ -171,6 +174,11 @@ cdef void release(void *memory) noexcept:
         PyMem_RawFree((<void **>memory)[-1])
 
 
+cdef inline float *floats_of(object array) noexcept:
+    """The data of an ndarray of float32."""
+    return <float *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
 # ---------------------------------------------------------------------------------------------------- models
 
 
@@ -182,11 +190,11 @@ def load(source, *, copy=False, verify=True):
     source : str, os.PathLike or bytes
         The path of a file, or the bytes of one.
     copy : bool
-        False maps the file: nothing is read until it is used, and all processes share one copy in memory. True reads it into
-        private memory, so that the file may be changed or removed. Bytes are always copied.
+        False maps the file: nothing is read until it is used, and all processes share one copy in memory. True reads
+        it into private memory, so that the file may be changed or removed. Bytes are always copied.
     verify : bool
-        True checks the checksums of all bytes (about 1 GB/s). False leaves the weights unchecked: loading takes microseconds whatever
-        the size, and a damaged weight goes unnoticed; nothing outside the file is ever read.
+        True checks the checksums of all bytes (about 1 GB/s). False leaves the weights unchecked: loading takes
+        microseconds whatever the size, and a damaged weight goes unnoticed; nothing outside the file is ever read.
 
     Returns
     -------
@@ -263,7 +271,7 @@ cdef class Model:
             try:
                 where = os.fspath(source)
             except TypeError:
-                raise TypeError(f"source must be a path or the bytes of a .gru file, got {type(source).__name__}") from None
+                raise TypeError(f"source must be a path or bytes of a .gru file, got {type(source).__name__}") from None
             self.path = os.path.abspath(os.fsdecode(where))
             name = os.fsencode(where)
             if b"\0" in name:
@@ -334,8 +342,9 @@ cdef class Model:
     def __repr__(self):
         kind = f"tokens below {self.vocab_size}" if self.info.vocabulary else f"{self.input_size} floats"
         return (
-            f"<gru_engine.Model {kind} -> {self.output_size} floats{' per sequence' if self.info.per_sequence else ''}, "
-            f"state of {self.state_size}, {self.info.n_nodes} operations, {self.nbytes} bytes, {self.digest[:12]}>"
+            f"<gru_engine.Model {kind} -> {self.output_size} floats"
+            f"{' per sequence' if self.info.per_sequence else ''}, state of {self.state_size}, "
+            f"{self.info.n_nodes} operations, {self.nbytes} bytes, {self.digest[:12]}>"
         )
 
     def summary(self):
@@ -401,13 +410,13 @@ cdef class Model:
         Parameters
         ----------
         x : array_like
-            [T, input_size] or [B, T, input_size] real numbers, used as float32; [T] or [B, T] integers if the network reads tokens.
-            A C-contiguous float32 (int32) array is not copied.
+            [T, input_size] or [B, T, input_size] real numbers, used as float32; [T] or [B, T] integers if the network
+            reads tokens. A C-contiguous float32 (int32) array is not copied.
         lengths : array_like [B], optional
             Valid steps of each sequence; an integer for a single one. Steps after the end change nothing.
         reset : array_like [T] or [B, T], optional
-            True where a new sequence begins: the state before that step is the model's initial one (for a reverse layer, which comes from
-            the other side, before the step before it).
+            True where a new sequence begins: the state before that step is the model's initial one (for a reverse
+            layer, which comes from the other side, before the step before it).
         state : array_like [state_size] or [B, state_size], or bytes, optional
             States to begin with. Reverse layers begin with theirs at the sequence's end.
         return_state : bool
@@ -415,8 +424,8 @@ cdef class Model:
         threads : int
             Most threads to use; sequences are shared out among them.
         padding : {"zero", "carry"}
-            Outputs after a sequence's end: zeros, as ONNX and PyTorch's packed sequences have them, or the last valid output again, as
-            under a Keras mask.
+            Outputs after a sequence's end: zeros, as ONNX and PyTorch's packed sequences have them, or the last valid
+            output again, as under a Keras mask.
 
         Returns
         -------
@@ -436,17 +445,21 @@ cdef class Model:
         """
         cdef bint is_tokens = self.info.vocabulary != 0
         if is_tokens:
-            array = _inputs.tokens(x, "x", self.info.vocabulary, (1, 2)) if lengths is None else _tokens_up_to(self, x, lengths)
+            if lengths is not None:
+                x = _without_padding(x, lengths)
+            array = _inputs.tokens(x, "x", self.info.vocabulary, (1, 2))
         else:
             array = _inputs.vectors(x, "x", self.info.input_width, (2, 3))
         cdef bint batched = array.ndim == (2 if is_tokens else 3)
         cdef size_t n_streams = array.shape[0] if batched else 1
         cdef size_t n_steps = array.shape[1] if batched else array.shape[0]
         if self.info.per_sequence and n_steps == 0 and n_streams:
-            raise ValueError(f"x has no steps, shape {array.shape}; the network's outputs are of a sequence's last step")
+            raise ValueError(NO_LAST_STEP.format(array.shape))
         if lengths is not None:
             least = 1 if self.info.per_sequence else 0
-            lengths = _inputs.lengths(np.reshape(lengths, -1) if not batched and np.ndim(lengths) == 0 else lengths, n_streams, n_steps, least)
+            if not batched and np.ndim(lengths) == 0:
+                lengths = [lengths]
+            lengths = _inputs.lengths(lengths, n_streams, n_steps, least)
         if reset is not None:
             reset = _inputs.reset(reset, array.shape[:2] if batched else array.shape[:1])
         if padding not in ("zero", "carry"):
@@ -462,10 +475,10 @@ cdef class Model:
         args.struct_nbytes = sizeof(args)
         args.n_streams = n_streams
         args.n_steps = n_steps
-        args.vectors = NULL if is_tokens else <const float *>cnp.PyArray_DATA(<cnp.ndarray>array)
+        args.vectors = NULL if is_tokens else floats_of(array)
         args.tokens = <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL
         args.states = (<States>states).pointers
-        args.outputs = <float *>cnp.PyArray_DATA(<cnp.ndarray>y)
+        args.outputs = floats_of(y)
         args.lengths = NULL if lengths is None else <const size_t *>cnp.PyArray_DATA(<cnp.ndarray>lengths)
         args.reset = NULL if reset is None else <const uint8_t *>cnp.PyArray_DATA(<cnp.ndarray>reset)
         args.carry_padding = padding == "carry"
@@ -488,7 +501,8 @@ cdef class _Team:
         gru_team_free(self.team)
 
 
-# Teams that no call is using, by their size: threads are expensive to start, and a call may need them again soon. They sleep meanwhile.
+# Teams that no call is using, by their size: threads are expensive to start, and a call may need them again soon.
+# They sleep meanwhile.
 cdef dict idle_teams = {}
 
 
@@ -521,7 +535,10 @@ cdef int check(gru_result result) except -1:
 
 
 cdef int run(Model model, gru_run_args *args, int n_threads, void *workspace=NULL, size_t nbytes=0) except -1:
-    """gru_run with a team and, unless one is given, a workspace that live as long as the call. The GIL is released if it takes long."""
+    """gru_run with a team and, unless one is given, a workspace that live as long as the call.
+
+    The GIL is released if it takes long.
+    """
     cdef void *own = NULL
     cdef gru_result result
     if is_short(model, args.n_streams * args.n_steps):
@@ -548,20 +565,19 @@ cdef inline bint is_short(Model model, size_t n_rows) noexcept:
     return model.info.file_nbytes < KEEP_GIL_BELOW and n_rows * model.info.file_nbytes < KEEP_GIL_BELOW
 
 
-def _tokens_up_to(Model model, x, lengths):
-    """Tokens of which those after a sequence's end may be anything."""
-    array = np.asarray(x)
-    if array.ndim == 2 and array.dtype.kind in "iu" and np.shape(lengths) == (len(array),):
-        array = np.where(np.arange(array.shape[1]) < np.asarray(lengths)[:, np.newaxis], array, 0)
-    elif array.ndim == 1 and array.dtype.kind in "iu" and np.size(lengths) == 1:
-        array = np.where(np.arange(len(array)) < np.reshape(lengths, ()), array, 0)
-    return _inputs.tokens(array, "x", model.info.vocabulary, (1, 2))
+def _without_padding(x, lengths):
+    """Tokens [T] or [B, T] with zeros after a sequence's end, where they may be anything."""
+    x, lengths = np.asarray(x), np.asarray(lengths)
+    integers = x.dtype.kind in "iu" and lengths.dtype.kind in "iu"
+    if not integers or x.ndim not in (1, 2) or lengths.size != (1 if x.ndim == 1 else len(x)):
+        return x  # refused later, by name
+    return np.where(np.arange(x.shape[-1]) < lengths.reshape((*x.shape[:-1], 1)), x, 0)
 
 
 def _load_path(path, digest, verify):
     model = load(path, verify=verify)
     if model.digest != digest:
-        raise ValueError(f"{path} has changed since the model was pickled: its digest is {model.digest}, expected {digest}")
+        raise ValueError(f"{path} has changed since it was pickled: its digest is {model.digest}, expected {digest}")
     return model
 
 
@@ -610,7 +626,7 @@ cdef class _File:
 cdef bytes pack_state(Model model, const float *block):
     """A state as bytes: magic, the model's digest, the floats, a CRC-32 of all that."""
     values = np.empty(model.info.state_width, np.float32)
-    gru_state_get(model.model, block, <float *>cnp.PyArray_DATA(<cnp.ndarray>values))
+    gru_state_get(model.model, block, floats_of(values))
     data = STATE_MAGIC + bytes(model.info.digest[:32]) + values.astype("<f4").tobytes()
     return data + zlib.crc32(data).to_bytes(4, "little")
 
@@ -661,14 +677,14 @@ cdef class States:
 
     cdef set(self, value, bint batched):
         array = as_state(self.model, value, self.n if batched else None)
-        cdef const float *values = <const float *>cnp.PyArray_DATA(<cnp.ndarray>array)
+        cdef const float *values = floats_of(array)
         cdef size_t i
         for i in range(self.n):
             gru_state_set(self.model.model, self.pointers[i], values + i * self.model.info.state_width)
 
     cdef get(self, bint batched):
         array = np.empty((self.n, self.model.info.state_width), np.float32)
-        cdef float *values = <float *>cnp.PyArray_DATA(<cnp.ndarray>array)
+        cdef float *values = floats_of(array)
         cdef size_t i
         for i in range(self.n):
             gru_state_get(self.model.model, self.pointers[i], values + i * self.model.info.state_width)
@@ -724,8 +740,8 @@ cdef check_out(object out, tuple shape):
 cdef class Stream:
     """One stream: a model and a state, made by :meth:`Model.stream`.
 
-    A stream is for one thread at a time: a call while another one is going on raises RuntimeError. Different streams of a model run
-    in parallel. Streams can be pickled, and copied with :meth:`copy`.
+    A stream is for one thread at a time: a call while another one is going on raises RuntimeError. Different streams
+    of a model run in parallel. Streams can be pickled, and copied with :meth:`copy`.
     """
 
     cdef readonly Model model
@@ -737,7 +753,7 @@ cdef class Stream:
 
     def __cinit__(self, Model model not None, state=None, threads=1):
         if not model.info.causal:
-            raise ValueError("the network has a reverse layer: it cannot be stepped, only run over whole sequences (Model.run)")
+            raise ValueError(NOT_CAUSAL)
         self.model = model
         self.n_in = model.info.input_width
         self.n_out = model.info.output_width
@@ -755,7 +771,7 @@ cdef class Stream:
 
     cdef int enter(self) except -1:
         if self.busy:
-            raise RuntimeError("this Stream is in use by another thread; give each thread a stream of its own (Stream.copy)")
+            raise RuntimeError("this Stream is in use by another thread; give each thread one of its own (Stream.copy)")
         self.busy = True
         return 0
 
@@ -795,27 +811,28 @@ cdef class Stream:
         else:
             if not (is_plain(x, cnp.NPY_FLOAT32, 1) and <size_t>cnp.PyArray_DIM(<cnp.ndarray>x, 0) == self.n_in):
                 x = _inputs.vectors(x, "x", self.n_in, (1,))
-            vector = <const float *>cnp.PyArray_DATA(<cnp.ndarray>x)
+            vector = floats_of(x)
         if out is None:
             y = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32)
         elif not (
             is_plain(out, cnp.NPY_FLOAT32, 1)
             and cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out)
             and cnp.PyArray_DIM(<cnp.ndarray>out, 0) == size
-            and not overlap(vector, self.n_in, <float *>cnp.PyArray_DATA(<cnp.ndarray>out), self.n_out)
+            and not overlap(vector, self.n_in, floats_of(out), self.n_out)
         ):
             check_out(out, (self.n_out,))
             y = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32)
-        result = <float *>cnp.PyArray_DATA(<cnp.ndarray>y)
+        result = floats_of(y)
         self.enter()
         cdef gru_result code = GRU_OK
+        cdef const int32_t *tokens = NULL if self.n_in else &token
         if self.short_step:
-            code = gru_step(self.model.model, self.block, vector, NULL if vector is not NULL else &token, result, self.workspace)
+            code = gru_step(self.model.model, self.block, vector, tokens, result, self.workspace)
         elif self.n_threads == 1:
             with nogil:
-                code = gru_step(self.model.model, self.block, vector, NULL if vector is not NULL else &token, result, self.workspace)
+                code = gru_step(self.model.model, self.block, vector, tokens, result, self.workspace)
         else:
-            self.run_steps(vector, NULL if vector is not NULL else &token, 1, result)
+            self.run_steps(vector, tokens, 1, result)
         self.busy = False
         check(code)
         if out is not None and y is not out:
@@ -854,14 +871,14 @@ cdef class Stream:
             array = _inputs.vectors(x, "x", self.n_in, (2,))
         cdef size_t n_steps = array.shape[0]
         if model.info.per_sequence and n_steps == 0:
-            raise ValueError(f"x has no steps, shape {array.shape}; the network's outputs are of a sequence's last step")
+            raise ValueError(NO_LAST_STEP.format(array.shape))
         y = np.empty((*array.shape[: not model.info.per_sequence], self.n_out), np.float32)
         self.enter()
         self.run_steps(
-            NULL if is_tokens else <const float *>cnp.PyArray_DATA(<cnp.ndarray>array),
+            NULL if is_tokens else floats_of(array),
             <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL,
             n_steps,
-            <float *>cnp.PyArray_DATA(<cnp.ndarray>y),
+            floats_of(y),
         )
         self.busy = False
         return y
@@ -906,10 +923,10 @@ cdef class Stream:
 
     @property
     def state(self):
-        """ndarray float32 [state_size]: a copy of the state. Assigning an array or the bytes of ``state_bytes`` sets it."""
+        """ndarray float32 [state_size]: a copy of the state. Assigning one, or ``state_bytes()``, sets it."""
         array = np.empty(self.model.info.state_width, np.float32)
         self.enter()
-        gru_state_get(self.model.model, self.block, <float *>cnp.PyArray_DATA(<cnp.ndarray>array))
+        gru_state_get(self.model.model, self.block, floats_of(array))
         self.busy = False
         return array
 
@@ -917,7 +934,7 @@ cdef class Stream:
     def state(self, value):
         array = as_state(self.model, value, None)
         self.enter()
-        gru_state_set(self.model.model, self.block, <const float *>cnp.PyArray_DATA(<cnp.ndarray>array))
+        gru_state_set(self.model.model, self.block, floats_of(array))
         self.busy = False
 
     def state_bytes(self):
@@ -962,8 +979,8 @@ cdef class Stream:
 cdef class Pool:
     """Many streams of a model in one array, stepped in any subset; made by :meth:`Model.pool`.
 
-    A stream of the pool is named by its slot, a number from 0 to capacity - 1. A pool is for one thread at a time: a call while another one is
-    going on raises RuntimeError.
+    A stream of the pool is named by its slot, a number from 0 to capacity - 1. A pool is for one thread at a time: a
+    call while another one is going on raises RuntimeError.
     """
 
     cdef readonly Model model
@@ -980,7 +997,7 @@ cdef class Pool:
 
     def __cinit__(self, Model model not None, capacity, threads=1):
         if not model.info.causal:
-            raise ValueError("the network has a reverse layer: it cannot be stepped, only run over whole sequences (Model.run)")
+            raise ValueError(NOT_CAUSAL)
         if isinstance(capacity, bool) or not isinstance(capacity, (int, np.integer)):
             raise TypeError(f"capacity must be an integer, got {capacity!r}")
         if not 1 <= capacity < 2**31:
@@ -1048,7 +1065,7 @@ cdef class Pool:
         self.is_open[slot] = 1
         gru_state_init(self.model.model, self.states.pointers[slot])
         if array is not None:
-            gru_state_set(self.model.model, self.states.pointers[slot], <const float *>cnp.PyArray_DATA(<cnp.ndarray>array))
+            gru_state_set(self.model.model, self.states.pointers[slot], floats_of(array))
         self.busy = False
         return slot
 
@@ -1072,16 +1089,16 @@ cdef class Pool:
         array = np.empty(self.model.info.state_width, np.float32)
         cdef Py_ssize_t i = self.slot_of(slot)
         self.enter()
-        gru_state_get(self.model.model, self.states.pointers[i], <float *>cnp.PyArray_DATA(<cnp.ndarray>array))
+        gru_state_get(self.model.model, self.states.pointers[i], floats_of(array))
         self.busy = False
         return array
 
     def set_state(self, slot, state):
-        """Set a stream's state from an array [state_size] or the bytes of ``state_bytes``. ValueError if it is not open."""
+        """Set a stream's state: an array [state_size] or ``state_bytes()``. ValueError if it is not open."""
         array = as_state(self.model, state, None)
         cdef Py_ssize_t i = self.slot_of(slot)
         self.enter()
-        gru_state_set(self.model.model, self.states.pointers[i], <const float *>cnp.PyArray_DATA(<cnp.ndarray>array))
+        gru_state_set(self.model.model, self.states.pointers[i], floats_of(array))
         self.busy = False
 
     def state_bytes(self, slot):
@@ -1153,9 +1170,9 @@ cdef class Pool:
             x = _inputs.tokens(x, "x", model.info.vocabulary, (1,))
             args.tokens = <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>x)
         else:
-            if not (is_plain(x, cnp.NPY_FLOAT32, 2) and <size_t>cnp.PyArray_DIM(<cnp.ndarray>x, 1) == model.info.input_width):
+            if not is_plain(x, cnp.NPY_FLOAT32, 2) or x.shape[1] != model.info.input_width:
                 x = _inputs.vectors(x, "x", model.info.input_width, (2,))
-            args.vectors = <const float *>cnp.PyArray_DATA(<cnp.ndarray>x)
+            args.vectors = floats_of(x)
         self.enter()
         try:
             n = self.choose(slots)
@@ -1169,7 +1186,7 @@ cdef class Pool:
             args.n_streams = n
             args.n_steps = 1
             args.states = self.chosen
-            args.outputs = <float *>cnp.PyArray_DATA(<cnp.ndarray>y)
+            args.outputs = floats_of(y)
             args.lengths = NULL
             args.reset = NULL
             args.carry_padding = 0

@@ -15,18 +15,18 @@ INT32 = np.iinfo(np.int32)
 
 
 def vectors(x: Any, name: str, size: int, ndims: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """x as an aligned C-contiguous float32 array whose last axis has ``size`` floats and that has one of ``ndims`` axes."""
+    """Return x as a plain float32 array with ``size`` floats in its last axis and one of ``ndims`` axes."""
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be an array of real numbers, got {_described(x, array)}")
     if array.ndim not in ndims or array.shape[-1] != size:
         shapes = " or ".join(str((*"BT"[2 - n + 1 :], size)).replace("'", "") for n in ndims)
         raise ValueError(f"{name} must have the shape {shapes}, got {array.shape}")
-    return np.require(array, np.float32, "CA")
+    return np.require(array, np.float32, ["C", "A"])
 
 
 def tokens(x: Any, name: str, vocab: int, ndims: tuple[int, ...]) -> npt.NDArray[np.int32]:
-    """x as a C-contiguous int32 array of tokens that has one of ``ndims`` axes; their range is checked."""
+    """Return x as a C-contiguous int32 array of tokens that has one of ``ndims`` axes; their range is checked."""
     array = np.asarray(x)
     if array.size == 0 and not isinstance(x, np.ndarray):
         array = array.astype(np.int32)  # [] is an array of floats to NumPy
@@ -36,7 +36,7 @@ def tokens(x: Any, name: str, vocab: int, ndims: tuple[int, ...]) -> npt.NDArray
         shapes = " or ".join({0: "()", 1: "(T,)", 2: "(B, T)"}[n] for n in ndims)
         raise ValueError(f"{name} must have the shape {shapes}, got {array.shape}")
     check_tokens(array, name, vocab)
-    return np.require(array, np.int32, "CA")
+    return np.require(array, np.int32, ["C", "A"])
 
 
 def check_tokens(array: npt.NDArray[Any], name: str, vocab: int) -> None:
@@ -57,7 +57,7 @@ def state(value: Any, name: str, size: int, n_streams: int | None) -> npt.NDArra
         array = np.broadcast_to(array, (n_streams, size))
     if array.shape != ((size,) if n_streams is None else (n_streams, size)):
         raise ValueError(f"{name} must have the shape {wanted}, got {array.shape}")
-    return np.require(array, np.float32, "CA")
+    return np.require(array, np.float32, ["C", "A"])
 
 
 def lengths(value: Any, n_streams: int, n_steps: int, least: int) -> npt.NDArray[np.uintp]:
@@ -71,17 +71,19 @@ def lengths(value: Any, n_streams: int, n_steps: int, least: int) -> npt.NDArray
         i = int(np.argmax((array < least) | (array > n_steps)))
         why = "" if least == 0 else " (the network's outputs are of a sequence's last step)"
         raise ValueError(f"lengths must be from {least} to {n_steps}{why}, got {array[i]} at [{i}]")
-    return np.require(array, np.uintp, "CA")
+    return np.require(array, np.uintp, ["C", "A"])
 
 
 def reset(value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """A reset mask of just this shape: booleans, or integers 0 and 1."""
     array = np.asarray(value)
-    if array.dtype.kind not in "biu" or (array.dtype.kind != "b" and array.size and (array.min() < 0 or array.max() > 1)):
+    if array.dtype.kind not in "biu" or (
+        array.dtype.kind != "b" and array.size and (array.min() < 0 or array.max() > 1)
+    ):
         raise TypeError(f"reset must be booleans, got {_described(value, array)}")
     if array.shape != shape:
         raise ValueError(f"reset must have the shape {shape}, got {array.shape}")
-    return np.require(array, np.uint8, "CA")
+    return np.require(array, np.uint8, ["C", "A"])
 
 
 def slots(value: Any, capacity: int) -> npt.NDArray[np.intp]:
@@ -96,7 +98,7 @@ def slots(value: Any, capacity: int) -> npt.NDArray[np.intp]:
     if array.size and (array.min() < 0 or array.max() >= capacity):
         i = int(np.argmax((array < 0) | (array >= capacity)))
         raise ValueError(f"slots must be from 0 to {capacity - 1}, got {array[i]} at [{i}]")
-    return np.require(array, np.intp, "CA")
+    return np.require(array, np.intp, ["C", "A"])
 
 
 def _described(value: Any, array: npt.NDArray[Any]) -> str:

@@ -13,16 +13,16 @@
  *
  * exp(x) = 2^n exp(r) with n = round(x / ln 2) and r = x - n ln 2, so |r| <= ln 2 / 2 (and a rounding error). */
 
-#define ACT_MAGIC 0x1.8p23f  /* adding it rounds to an integer, which then stands in the low bits */
+#define ACT_MAGIC 0x1.8p23f /* adding it rounds to an integer, which then stands in the low bits */
 
 typedef struct {
-    vec r;   /* x - n * (ln 2, the high 20 bits): exact */
-    vec k;   /* n */
-    veci n;  /* n in the low bits; what stands above them is shifted out in act_power */
+    vec r;  /* x - n * (ln 2, the high 20 bits): exact */
+    vec k;  /* n */
+    veci n; /* n in the low bits; what stands above them is shifted out in act_power */
 } act_reduced;
 
 V_INLINE act_reduced act_reduce(vec x) {
-    vec t = v_fma(x, v_set1(0x1.715476p+0f), v_set1(ACT_MAGIC));  /* 1 / ln 2 */
+    vec t = v_fma(x, v_set1(0x1.715476p+0f), v_set1(ACT_MAGIC)); /* 1 / ln 2 */
     vec k = v_sub(t, v_set1(ACT_MAGIC));
     return (act_reduced){v_fnma(k, v_set1(0x1.62e43p-1f), x), k, v_bits(t)};
 }
@@ -49,7 +49,7 @@ V_INLINE vec act_expm1_near_0(vec r) {
 V_INLINE vec v_exp(vec x) {
     act_reduced a = act_reduce(v_min(v_set1(90.0f), v_max(v_set1(-110.0f), x)));
     vec p = v_add(act_expm1_near_0(act_fine_r(a)), v_set1(1.0f));
-    return v_scale2(p, vi_sub(a.n, vi_set1(0x4b400000)));  /* less the bits of ACT_MAGIC */
+    return v_scale2(p, vi_sub(a.n, vi_set1(0x4b400000))); /* less the bits of ACT_MAGIC */
 }
 
 /* 2^64 exp(-|x|): a normal float for all x whose exp(-|x|) is not 0. Divided by something near 2^64 it is rounded into
@@ -75,8 +75,8 @@ V_INLINE vec v_log(vec x) {
     vec c45 = v_fma(v_set1(-0x1.0d81fp-3f), g, v_set1(0x1.22d684p-3f));
     vec c67 = v_fma(v_set1(-0x1.38fb8cp-4f), g, v_set1(0x1.05712ep-3f));
     vec q = v_fma(v_fma(v_fma(c67, u, c45), u, c23), u, c01);
-    vec tail = v_fma(v_mul(g, u), q, v_mul(u, v_set1(-0.5f)));  /* log(1 + g) - g */
-    tail = v_fma(e, v_set1(-0x1.05c61p-29f), tail);             /* ln 2, low part */
+    vec tail = v_fma(v_mul(g, u), q, v_mul(u, v_set1(-0.5f))); /* log(1 + g) - g */
+    tail = v_fma(e, v_set1(-0x1.05c61p-29f), tail);            /* ln 2, low part */
     vec result = v_fma(e, v_set1(0x1.62e43p-1f), v_add(tail, g));
     result = v_select(v_eq(x, v_set1(INFINITY)), x, result);
     result = v_select(v_eq(x, v_zero()), v_set1(-INFINITY), result);
@@ -127,12 +127,10 @@ V_INLINE vec act_relu(vec x) { return v_max(v_zero(), x); }
 
 V_INLINE vec act_affine(float alpha, float beta, vec x) { return v_fma(v_set1(alpha), x, v_set1(beta)); }
 
-V_INLINE vec act_leaky_relu(float alpha, vec x) {
-    return v_select(v_ge(x, v_zero()), x, v_mul(v_set1(alpha), x));
-}
+V_INLINE vec act_leaky_relu(float alpha, vec x) { return v_select(v_ge(x, v_zero()), x, v_mul(v_set1(alpha), x)); }
 
 V_INLINE vec act_thresholded_relu(float alpha, vec x) {
-    return v_select(v_le(x, v_set1(alpha)), v_zero(), x);  /* this way round NaN passes */
+    return v_select(v_le(x, v_set1(alpha)), v_zero(), x); /* this way round NaN passes */
 }
 
 V_INLINE vec act_scaled_tanh(float alpha, float beta, vec x) {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CRC-32 as in zlib and PNG, eight bytes at a time ("slicing by 8": M. E. Kounavis and F. L. Berry, "A systematic approach to building
- * high performance software-based CRC generators", ISCC 2005). */
+/* CRC-32 as in zlib and PNG, eight bytes at a time ("slicing by 8": M. E. Kounavis and F. L. Berry, "A systematic
+ * approach to building high performance software-based CRC generators", ISCC 2005). */
 #include "model.h"
 
 #include <string.h>
 
-/* table[j][b]: the CRC's change by byte b that is followed by j zero bytes. Made on the stack (8 KiB, some 3 µs), so that the library has no
- * tables to initialise and no way to initialise them twice. */
+/* table[j][b]: the CRC's change by byte b that is followed by j zero bytes. Made on the stack (8 KiB, some 3 µs), so
+ * that the library has no tables to initialise and no way to initialise them twice. */
 static void make_table(uint32_t table[8][256]) {
     for (uint32_t b = 0; b < 256; b++) {
         uint32_t c = b;

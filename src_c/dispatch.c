@@ -20,14 +20,10 @@ static const gru_kernels *const built[] = {
 };
 #define N_BUILT (sizeof built / sizeof built[0])
 
-int gru_cpu_has_generic(void) {
-    return 1;
-}
+int gru_cpu_has_generic(void) { return 1; }
 
 #ifdef GRU_BUILD_NEON
-int gru_cpu_has_neon(void) {
-    return 1; /* part of AArch64 */
-}
+int gru_cpu_has_neon(void) { return 1; /* part of AArch64 */ }
 #endif
 
 #ifdef GRU_BUILD_X86
@@ -49,7 +45,8 @@ static unsigned saved_registers(void) {
 
 int gru_cpu_has_avx2(void) {
     unsigned a, b, c, d;
-    if ((saved_registers() & SAVED_AVX) != SAVED_AVX || !__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_AVX) || !(c & bit_FMA)) {
+    if ((saved_registers() & SAVED_AVX) != SAVED_AVX || !__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_AVX) ||
+        !(c & bit_FMA)) {
         return 0;
     }
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
@@ -58,8 +55,8 @@ int gru_cpu_has_avx2(void) {
 int gru_cpu_has_avx512(void) {
     const unsigned needed = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
     unsigned a, b, c, d;
-    return (saved_registers() & SAVED_AVX512) == SAVED_AVX512 && gru_cpu_has_avx2() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
-           (b & needed) == needed;
+    return (saved_registers() & SAVED_AVX512) == SAVED_AVX512 && gru_cpu_has_avx2() &&
+           __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & needed) == needed;
 }
 #endif
 
@@ -100,9 +97,7 @@ const gru_kernels *gru_kernels_used(void) {
     return kernels;
 }
 
-const char *gru_isa_built(size_t i) {
-    return i < N_BUILT ? built[i]->name : NULL;
-}
+const char *gru_isa_built(size_t i) { return i < N_BUILT ? built[i]->name : NULL; }
 
 int gru_isa_usable(const char *name) {
     const gru_kernels *kernels = name ? by_name(name) : NULL;

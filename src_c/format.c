@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading a .gru file: every number in it is checked before it is used (docs/FORMAT.md is the law). What passes here can be run
- * without any further check: every tensor lies inside the file with the size its node needs, every input is an earlier node. */
+/* Reading a .gru file: every number in it is checked before it is used (docs/FORMAT.md is the law). What passes here
+ * can be run without any further check: every tensor lies inside the file with the size its node needs, every input is
+ * an earlier node. */
 #include "model.h"
 
 #include <math.h>
@@ -26,9 +27,7 @@ typedef struct reader {
     const unsigned char *bytes;
     uint64_t nbytes;
     uint32_t n_nodes, n_tensors, n_edges, n_outputs;
-    struct {
-        uint64_t offset, nbytes;
-    } section[N_SECTIONS];
+    struct { uint64_t offset, nbytes; } section[N_SECTIONS];
     gru_model *model;
     char *message;
 } reader;
@@ -70,15 +69,15 @@ static gru_result bad(reader *in, const char *format, ...) {
     return GRU_ERROR_FORMAT;
 }
 
-#define TRY(call)                                                                                                                      \
-    do {                                                                                                                               \
-        gru_result result_ = (call);                                                                                                   \
-        if (result_ != GRU_OK) {                                                                                                       \
-            return result_;                                                                                                            \
-        }                                                                                                                              \
+#define TRY(call)                                                                                                      \
+    do {                                                                                                               \
+        gru_result result_ = (call);                                                                                   \
+        if (result_ != GRU_OK) {                                                                                       \
+            return result_;                                                                                            \
+        }                                                                                                              \
     } while (0)
 
-/* ------------------------------------------------------------------------------------------------ header and sections */
+/* ------------------------------------------------------------------------------------------------ header, sections */
 
 static gru_result read_header(reader *in) {
     static const unsigned char magic[8] = {0x89, 'G', 'R', 'U', 0x0D, 0x0A, 0x1A, 0x0A};
@@ -87,8 +86,8 @@ static gru_result read_header(reader *in) {
         return bad(in, "not a .gru file: it does not begin with the magic bytes 89 47 52 55 0d 0a 1a 0a");
     }
     if (in->nbytes < HEADER_NBYTES + END_NBYTES) {
-        return bad(in, "the file has %llu bytes; a .gru file has at least %u: it is cut off", (unsigned long long)in->nbytes,
-                   HEADER_NBYTES + END_NBYTES);
+        return bad(in, "the file has %llu bytes; a .gru file has at least %u: it is cut off",
+                   (unsigned long long)in->nbytes, HEADER_NBYTES + END_NBYTES);
     }
     if (u32_at(h + 8) != 0x01020304u) {
         return bad(in, "the byte-order mark is 0x%08x, expected 0x01020304", u32_at(h + 8));
@@ -115,7 +114,8 @@ static gru_result read_header(reader *in) {
     for (unsigned i = 0; i < 4; i++) {
         *counts[i].value = u32_at(h + 24 + 4 * i);
         if (*counts[i].value < counts[i].least || *counts[i].value > counts[i].most) {
-            return bad(in, "the header says %u %s, expected %u to %u", *counts[i].value, counts[i].what, counts[i].least, counts[i].most);
+            return bad(in, "the header says %u %s, expected %u to %u", *counts[i].value, counts[i].what,
+                       counts[i].least, counts[i].most);
         }
     }
     if (u32_at(h + 40) > 4096) {
@@ -160,18 +160,21 @@ static gru_result read_sections(reader *in, int verify) {
         const unsigned char *entry = in->bytes + 128 + 32 * i;
         uint64_t offset = u64_at(entry + 8), nbytes = u64_at(entry + 16);
         if (u32_at(entry) != i + 1 || u64_at(entry + 24) != 0) {
-            return bad(in, "entry %u of the section table has kind %u, expected %u (%s)", i, u32_at(entry), i + 1, section_names[i]);
+            return bad(in, "entry %u of the section table has kind %u, expected %u (%s)", i, u32_at(entry), i + 1,
+                       section_names[i]);
         }
         if (offset != end || nbytes % 64 != 0 || nbytes > in->nbytes - END_NBYTES - end) {
-            return bad(in, "section %s: offset %llu, size %llu; expected offset %llu and a multiple of 64 within the file", section_names[i],
-                       (unsigned long long)offset, (unsigned long long)nbytes, (unsigned long long)end);
+            return bad(
+                in, "section %s: offset %llu, size %llu; expected offset %llu and a multiple of 64 within the file",
+                section_names[i], (unsigned long long)offset, (unsigned long long)nbytes, (unsigned long long)end);
         }
         in->section[i].offset = offset;
         in->section[i].nbytes = nbytes;
         end = offset + nbytes;
     }
     if (end != in->nbytes - END_NBYTES) {
-        return bad(in, "the sections end at %llu, expected %llu", (unsigned long long)end, (unsigned long long)(in->nbytes - END_NBYTES));
+        return bad(in, "the sections end at %llu, expected %llu", (unsigned long long)end,
+                   (unsigned long long)(in->nbytes - END_NBYTES));
     }
     const unsigned char *mark = in->bytes + end;
     if (memcmp(mark, "GRU_END\n", 8) != 0 || u64_at(mark + 8) != in->nbytes || !all_zero(mark + 16, END_NBYTES - 16)) {
@@ -184,15 +187,16 @@ static gru_result read_sections(reader *in, int verify) {
         uint32_t stored = u32_at(in->bytes + 128 + 32 * i + 4);
         uint32_t computed = gru_crc32(in->bytes + in->section[i].offset, (size_t)in->section[i].nbytes);
         if (stored != computed) {
-            return bad(in, "section %s is damaged: its checksum is 0x%08x, its bytes give 0x%08x", section_names[i], stored, computed);
+            return bad(in, "section %s is damaged: its checksum is 0x%08x, its bytes give 0x%08x", section_names[i],
+                       stored, computed);
         }
     }
-    const uint64_t content[4] = {(uint64_t)in->n_tensors * TENSOR_NBYTES, (uint64_t)in->n_nodes * NODE_NBYTES, (uint64_t)in->n_edges * 4,
-                                 (uint64_t)in->n_outputs * OUTPUT_NBYTES};
+    const uint64_t content[4] = {(uint64_t)in->n_tensors * TENSOR_NBYTES, (uint64_t)in->n_nodes * NODE_NBYTES,
+                                 (uint64_t)in->n_edges * 4, (uint64_t)in->n_outputs * OUTPUT_NBYTES};
     for (unsigned i = 0; i < 4; i++) {
         if (in->section[i].nbytes != gru_round_up(content[i], 64)) {
-            return bad(in, "section %s has %llu bytes, expected %llu", section_names[i], (unsigned long long)in->section[i].nbytes,
-                       (unsigned long long)gru_round_up(content[i], 64));
+            return bad(in, "section %s has %llu bytes, expected %llu", section_names[i],
+                       (unsigned long long)in->section[i].nbytes, (unsigned long long)gru_round_up(content[i], 64));
         }
         if (!all_zero(in->bytes + in->section[i].offset + content[i], in->section[i].nbytes - content[i])) {
             return bad(in, "section %s: a byte of its padding is not zero", section_names[i]);
@@ -219,7 +223,8 @@ static const char *string_at(const reader *in, uint32_t offset) {
 
 /* ------------------------------------------------------------------------------------------------ tensors */
 
-/* Bytes of a tensor, as its layout implies; 0 if that cannot be. The largest product is 2^28 * 2^28 * 4 * 64 > 2^63, hence the division. */
+/* Bytes of a tensor, as its layout implies; 0 if that cannot be. The largest product is 2^28 * 2^28 * 4 * 64 > 2^63,
+ * hence the division. */
 static uint64_t tensor_nbytes(uint32_t layout, uint64_t rows, uint64_t cols, uint64_t gates) {
     uint64_t a, b;
     switch (layout) {
@@ -235,11 +240,14 @@ static gru_result check_tensors(reader *in) {
     const uint64_t end = next + in->section[PAYLOAD].nbytes;
     for (uint32_t i = 0; i < in->n_tensors; i++) {
         const unsigned char *t = record(in, TENSORS, i, TENSOR_NBYTES);
-        uint32_t layout = u32_at(t), dtype = u32_at(t + 4), rows = u32_at(t + 8), cols = u32_at(t + 12), gates = u32_at(t + 16);
+        uint32_t layout = u32_at(t), dtype = u32_at(t + 4), rows = u32_at(t + 8), cols = u32_at(t + 12),
+                 gates = u32_at(t + 16);
         uint64_t offset = u64_at(t + 24), nbytes = u64_at(t + 32);
-        if (layout > GRU_LAYOUT_SUMS || !rows || !cols || rows > MAX_DIMENSION || cols > MAX_DIMENSION || !gates || gates > 4 ||
-            (layout == GRU_LAYOUT_PLAIN && gates != 1) || u32_at(t + 20) >= in->section[STRINGS].nbytes || !all_zero(t + 40, 24)) {
-            return bad(in, "tensor %u: layout %u, %u rows, %u columns, %u gates: not a tensor of this format", i, layout, rows, cols, gates);
+        if (layout > GRU_LAYOUT_SUMS || !rows || !cols || rows > MAX_DIMENSION || cols > MAX_DIMENSION || !gates ||
+            gates > 4 || (layout == GRU_LAYOUT_PLAIN && gates != 1) || u32_at(t + 20) >= in->section[STRINGS].nbytes ||
+            !all_zero(t + 40, 24)) {
+            return bad(in, "tensor %u: layout %u, %u rows, %u columns, %u gates: not a tensor of this format", i,
+                       layout, rows, cols, gates);
         }
         if (dtype != GRU_FLOAT32) {
             bad(in, "tensor %u has dtype %u; this build reads 0 (float32)", i, dtype);
@@ -247,23 +255,27 @@ static gru_result check_tensors(reader *in) {
         }
         uint64_t expected = tensor_nbytes(layout, rows, cols, gates);
         if (!expected || nbytes != expected) {
-            return bad(in, "tensor %u has %llu bytes; its shape needs %llu", i, (unsigned long long)nbytes, (unsigned long long)expected);
+            return bad(in, "tensor %u has %llu bytes; its shape needs %llu", i, (unsigned long long)nbytes,
+                       (unsigned long long)expected);
         }
         if (offset != next || nbytes > end - next) {
-            return bad(in, "tensor %u: offset %llu, size %llu; expected offset %llu and an end of at most %llu", i, (unsigned long long)offset,
-                       (unsigned long long)nbytes, (unsigned long long)next, (unsigned long long)end);
+            return bad(in, "tensor %u: offset %llu, size %llu; expected offset %llu and an end of at most %llu", i,
+                       (unsigned long long)offset, (unsigned long long)nbytes, (unsigned long long)next,
+                       (unsigned long long)end);
         }
         next = gru_round_up(offset + nbytes, 64);
     }
     if (next != end) {
-        return bad(in, "the tensors end at %llu, section PAYLOAD at %llu", (unsigned long long)next, (unsigned long long)end);
+        return bad(in, "the tensors end at %llu, section PAYLOAD at %llu", (unsigned long long)next,
+                   (unsigned long long)end);
     }
     return GRU_OK;
 }
 
-/* The tensor in a slot of a node, which must have just this shape; NULL (and GRU_OK) if the slot is empty and that is allowed. */
-static gru_result take_tensor(reader *in, uint32_t node, unsigned slot, const char *what, enum gru_layout layout, size_t rows, size_t cols,
-                              size_t gates, const float **data) {
+/* The tensor in a slot of a node, which must have just this shape; NULL (and GRU_OK) if the slot is empty and that is
+ * allowed. */
+static gru_result take_tensor(reader *in, uint32_t node, unsigned slot, const char *what, enum gru_layout layout,
+                              size_t rows, size_t cols, size_t gates, const float **data) {
     uint32_t id = u32_at(record(in, NODES, node, NODE_NBYTES) + 64 + 4 * slot);
     *data = NULL;
     if (id == NONE) {
@@ -274,15 +286,17 @@ static gru_result take_tensor(reader *in, uint32_t node, unsigned slot, const ch
     }
     const unsigned char *t = record(in, TENSORS, id, TENSOR_NBYTES);
     if (u32_at(t) != (uint32_t)layout || u32_at(t + 8) != rows || u32_at(t + 12) != cols || u32_at(t + 16) != gates) {
-        return bad(in, "node %u: %s (tensor %u) has layout %u, %u rows, %u columns, %u gates; expected layout %d, %zu, %zu, %zu", node, what, id,
-                   u32_at(t), u32_at(t + 8), u32_at(t + 12), u32_at(t + 16), (int)layout, rows, cols, gates);
+        return bad(
+            in,
+            "node %u: %s (tensor %u) has layout %u, %u rows, %u columns, %u gates; expected layout %d, %zu, %zu, %zu",
+            node, what, id, u32_at(t), u32_at(t + 8), u32_at(t + 12), u32_at(t + 16), (int)layout, rows, cols, gates);
     }
     *data = (const float *)(const void *)(in->bytes + u64_at(t + 24));
     return GRU_OK;
 }
 
-static gru_result take_matrix(reader *in, uint32_t node, unsigned slot, const char *what, size_t rows, size_t cols, size_t gates,
-                              gru_matrix *m) {
+static gru_result take_matrix(reader *in, uint32_t node, unsigned slot, const char *what, size_t rows, size_t cols,
+                              size_t gates, gru_matrix *m) {
     *m = (gru_matrix){.rows = rows, .cols = cols, .gates = gates, .panels = (rows + 15) / 16};
     return cols ? take_tensor(in, node, slot, what, GRU_LAYOUT_PANELS, rows, cols, gates, &m->data) : GRU_OK;
 }
@@ -302,7 +316,8 @@ static unsigned parameters_used(int code) {
     }
 }
 
-static gru_result take_activation(reader *in, uint32_t node, const unsigned char *field, int may_be_softmax, gru_act *act) {
+static gru_result take_activation(reader *in, uint32_t node, const unsigned char *field, int may_be_softmax,
+                                  gru_act *act) {
     act->code = (int)u32_at(field);
     act->alpha = f32_at(field + 4);
     act->beta = f32_at(field + 8);
@@ -311,8 +326,8 @@ static gru_result take_activation(reader *in, uint32_t node, const unsigned char
     const unsigned used = parameters_used(act->code);
     if (!(elementwise || (softmax && may_be_softmax)) || !isfinite(act->alpha) || !isfinite(act->beta) ||
         (!(used & 1) && u32_at(field + 4)) || (!(used & 2) && u32_at(field + 8))) {
-        return bad(in, "node %u: activation %u with parameters %g, %g does not exist here", node, (unsigned)act->code, (double)act->alpha,
-                   (double)act->beta);
+        return bad(in, "node %u: activation %u with parameters %g, %g does not exist here", node, (unsigned)act->code,
+                   (double)act->alpha, (double)act->beta);
     }
     return GRU_OK;
 }
@@ -346,8 +361,8 @@ static gru_result take_gru(reader *in, uint32_t node, gru_node *n, const unsigne
     n->reset = (int)u32_at(r + 52);
     n->reverse = u32_at(r + 56) == GRU_REVERSE;
     if (!isfinite(n->clip) || n->clip < 0 || u32_at(r + 52) > GRU_RESET_NONE || u32_at(r + 56) > GRU_REVERSE) {
-        return bad(in, "node %u: clip %g, reset mode %u, direction %u: not a GRU of this format", node, (double)n->clip, u32_at(r + 52),
-                   u32_at(r + 56));
+        return bad(in, "node %u: clip %g, reset mode %u, direction %u: not a GRU of this format", node, (double)n->clip,
+                   u32_at(r + 52), u32_at(r + 56));
     }
     const size_t gates = n->reset == GRU_RESET_NONE ? 2 : 3;
     const size_t recurrent_gates = n->reset == GRU_RESET_BEFORE ? 2 : gates;
@@ -360,7 +375,8 @@ static gru_result take_gru(reader *in, uint32_t node, gru_node *n, const unsigne
         TRY(take_tensor(in, node, 6, "b_hn", GRU_LAYOUT_SUMS, 1, width, 1, &n->b_hn));
     }
     TRY(take_tensor(in, node, 7, "h0", GRU_LAYOUT_PLAIN, 1, width, 1, &n->h0));
-    n->fused = n->reset == GRU_RESET_AFTER && n->act.code == GRU_ACT_TANH && n->gate_act.code == GRU_ACT_SIGMOID && !(n->clip > 0);
+    n->fused = n->reset == GRU_RESET_AFTER && n->act.code == GRU_ACT_TANH && n->gate_act.code == GRU_ACT_SIGMOID &&
+               !(n->clip > 0);
     return GRU_OK;
 }
 
@@ -392,12 +408,13 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
     const gru_node *nodes = in->model->nodes;
     static const struct {
         uint32_t least, most;
-    } arity[] = {[GRU_OP_EMBEDDING] = {1, 1}, [GRU_OP_DENSE] = {1, 2},  [GRU_OP_GRU] = {1, 2},        [GRU_OP_CONCAT] = {2, 1024},
-                 [GRU_OP_ADD] = {2, 2},       [GRU_OP_MULTIPLY] = {2, 2}, [GRU_OP_AFFINE] = {1, 1},     [GRU_OP_ACTIVATION] = {1, 1},
-                 [GRU_OP_LAST] = {1, 1},      [GRU_OP_FIRST] = {1, 1},    [GRU_OP_TOKENS] = {0, 0}};
+    } arity[] = {[GRU_OP_EMBEDDING] = {1, 1}, [GRU_OP_DENSE] = {1, 2},      [GRU_OP_GRU] = {1, 2},
+                 [GRU_OP_CONCAT] = {2, 1024}, [GRU_OP_ADD] = {2, 2},        [GRU_OP_MULTIPLY] = {2, 2},
+                 [GRU_OP_AFFINE] = {1, 1},    [GRU_OP_ACTIVATION] = {1, 1}, [GRU_OP_LAST] = {1, 1},
+                 [GRU_OP_FIRST] = {1, 1},     [GRU_OP_TOKENS] = {0, 0}};
     if (n->n_inputs < arity[n->op].least || n->n_inputs > arity[n->op].most) {
-        return bad(in, "node %u: operation %d has %zu inputs, expected %u to %u", node, n->op, n->n_inputs, arity[n->op].least,
-                   arity[n->op].most);
+        return bad(in, "node %u: operation %d has %zu inputs, expected %u to %u", node, n->op, n->n_inputs,
+                   arity[n->op].least, arity[n->op].most);
     }
     int n_per_sequence = 0;
     for (size_t i = 0; i < n->n_inputs; i++) {
@@ -406,13 +423,17 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
         const int token_wanted = n->op == GRU_OP_EMBEDDING;
         const int token_allowed = token_wanted || ((n->op == GRU_OP_DENSE || n->op == GRU_OP_GRU) && i == 0);
         if ((token && !token_allowed) || (!token && token_wanted)) {
-            return bad(in, "node %u: input %zu is %s", node, i, token ? "the token, expected a vector" : "a vector, expected the token");
+            return bad(in, "node %u: input %zu is %s", node, i,
+                       token ? "the token, expected a vector" : "a vector, expected the token");
         }
         n_per_sequence += a->per_sequence;
     }
-    const int step_only = n->op == GRU_OP_EMBEDDING || n->op == GRU_OP_GRU || n->op == GRU_OP_LAST || n->op == GRU_OP_FIRST;
+    const int step_only =
+        n->op == GRU_OP_EMBEDDING || n->op == GRU_OP_GRU || n->op == GRU_OP_LAST || n->op == GRU_OP_FIRST;
     if (n_per_sequence && (step_only || (size_t)n_per_sequence != n->n_inputs)) {
-        return bad(in, "node %u reads a value per sequence together with one per step, or where only one per step can be read", node);
+        return bad(
+            in, "node %u reads a value per sequence together with one per step, or where only one per step can be read",
+            node);
     }
     n->per_sequence = n_per_sequence > 0 || n->op == GRU_OP_LAST || n->op == GRU_OP_FIRST;
     return GRU_OK;
@@ -442,8 +463,9 @@ static gru_result check_widths(reader *in, uint32_t node, const gru_node *n) {
     case GRU_OP_FIRST: expected = nodes[n->inputs[0]].width; break;
     default: break;
     }
-    return n->width == expected ? GRU_OK
-                                : bad(in, "node %u has width %zu, its inputs imply %llu", node, n->width, (unsigned long long)expected);
+    return n->width == expected
+               ? GRU_OK
+               : bad(in, "node %u has width %zu, its inputs imply %llu", node, n->width, (unsigned long long)expected);
 }
 
 static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
@@ -451,13 +473,16 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
     const unsigned char *r = record(in, NODES, node, NODE_NBYTES);
     uint32_t op = u32_at(r), width = u32_at(r + 4), first = u32_at(r + 8), count = u32_at(r + 12);
     if (op < GRU_OP_INPUT || op > GRU_OP_FIRST || (node == 0) != (op <= GRU_OP_TOKENS)) {
-        return bad(in, "node %u has operation %u, expected %s", node, op, node ? "3 to 12" : "1 or 2: the network's input");
+        return bad(in, "node %u has operation %u, expected %s", node, op,
+                   node ? "3 to 12" : "1 or 2: the network's input");
     }
     if (!width || width > (op == GRU_OP_TOKENS ? MAX_DIMENSION : MAX_WIDTH)) {
-        return bad(in, "node %u has width %u, expected 1 to %u", node, width, op == GRU_OP_TOKENS ? MAX_DIMENSION : MAX_WIDTH);
+        return bad(in, "node %u has width %u, expected 1 to %u", node, width,
+                   op == GRU_OP_TOKENS ? MAX_DIMENSION : MAX_WIDTH);
     }
     if (first != *next_edge || count > in->n_edges - first) {
-        return bad(in, "node %u: edges %u and %u more, expected them from %u on, up to %u", node, first, count, *next_edge, in->n_edges);
+        return bad(in, "node %u: edges %u and %u more, expected them from %u on, up to %u", node, first, count,
+                   *next_edge, in->n_edges);
     }
     *next_edge = first + count;
     n->op = (int)op;
@@ -480,7 +505,8 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
     TRY(check_widths(in, node, n));
     switch (op) {
     case GRU_OP_EMBEDDING:
-        TRY(take_tensor(in, node, 0, "embedding", GRU_LAYOUT_PLAIN, in->model->nodes[n->inputs[0]].width, width, 1, &n->rows));
+        TRY(take_tensor(in, node, 0, "embedding", GRU_LAYOUT_PLAIN, in->model->nodes[n->inputs[0]].width, width, 1,
+                        &n->rows));
         break;
     case GRU_OP_DENSE:
         TRY(take_activation(in, node, r + 24, 1, &n->act));
@@ -516,8 +542,8 @@ static gru_result take_outputs(reader *in) {
         o->first = u32_at(r + 8);
         o->width = u32_at(r + 12);
         if (o->first != next || o->width != n->width) {
-            return bad(in, "output %u: floats %zu and %zu more, expected %llu and %zu", i, o->first, o->width, (unsigned long long)next,
-                       n->width);
+            return bad(in, "output %u: floats %zu and %zu more, expected %llu and %zu", i, o->first, o->width,
+                       (unsigned long long)next, n->width);
         }
         next += o->width;
         if (next > MAX_WIDTH) {

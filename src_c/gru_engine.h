@@ -2,10 +2,10 @@
 /*
  * gru_engine: trained GRU networks stepped on a CPU. This header is the manual of the C library.
  *
- * A *model* is an opened .gru file: immutable, safe to use from any number of threads at once, shared between processes.
- * A *state* is the memory of one stream: a flat block that the caller owns, gru_state_nbytes() long.
- * A *workspace* is scratch memory that one call uses and nothing outlives; the caller owns it and may use one workspace for
- * any number of streams and models, one call at a time.
+ * A *model* is an opened .gru file: immutable, for any number of threads at once, shared between processes.
+ * A *state* is the memory of one stream: a flat block that the caller owns, info.state_nbytes long.
+ * A *workspace* is scratch memory that one call uses and nothing outlives; the caller owns it and may use one
+ * workspace for any number of streams and models, one call at a time.
  *
  *     gru_model *model;
  *     char why[GRU_MESSAGE_NBYTES];
@@ -22,10 +22,10 @@
  *
  * Rules that hold for every function:
  *   - It never prints, exits, aborts or sets a signal handler, and it does not touch the floating-point mode.
- *   - Only gru_open, gru_open_memory and gru_team_create allocate; only the last one starts threads. gru_step and gru_prepare take no lock, start no thread, make no system call
- *     and may be called in an audio callback.
+ *   - Only gru_open, gru_open_memory and gru_team_create allocate; only a team has threads of its own. gru_step and
+ *     gru_prepare take no lock, make no system call and may be called in an audio callback.
  *   - Different states may be used by different threads at the same time; one state or one workspace may not.
- *   - Pointers to floats need the alignment of a float. A workspace needs the alignment that malloc gives. 64 is faster.
+ *   - Pointers need the alignment that malloc gives or, to floats, that of a float. 64 bytes are faster.
  *   - Outputs may not overlap inputs.
  *   - After a result other than GRU_OK no state and no output has changed.
  *   - Results are the same bits on every CPU, alone or in a batch, step by step or as a sequence (docs/NUMERICS.md).
@@ -50,14 +50,14 @@ typedef struct gru_model gru_model;
 
 typedef enum gru_result {
     GRU_OK = 0,
-    GRU_ERROR_ARGUMENT = 1,    /* a NULL where none is allowed, a size of 0, an unknown name, a workspace that is too small */
+    GRU_ERROR_ARGUMENT = 1,    /* a NULL where none is allowed, an unknown name, a workspace that is too small */
     GRU_ERROR_MEMORY = 2,      /* malloc failed (gru_open, gru_open_memory) */
     GRU_ERROR_IO = 3,          /* the file cannot be opened, read or mapped; errno says why */
     GRU_ERROR_FORMAT = 4,      /* not a .gru file, or a damaged one */
     GRU_ERROR_UNSUPPORTED = 5, /* a .gru file of a later version, or one that needs what this build or machine lacks */
     GRU_ERROR_TOKEN = 6,       /* a token that is negative or not below the vocabulary size */
     GRU_ERROR_NOT_CAUSAL = 7,  /* a network with a reverse layer cannot be stepped, only run over whole sequences */
-    GRU_ERROR_LENGTH = 8       /* a length above the number of steps, or 0 where a value of the last step is asked for */
+    GRU_ERROR_LENGTH = 8 /* a length above the number of steps, or 0 where a value of the last step is asked for */
 } gru_result;
 
 /* A constant English phrase for a result; never NULL. */
@@ -70,17 +70,20 @@ GRU_API const char *gru_version(void);
 
 typedef struct gru_open_options {
     size_t struct_nbytes; /* sizeof(gru_open_options): tells which fields the caller knows */
-    int copy;             /* gru_open: 0 maps the file, read-only and shared; 1 reads it into private memory, so that the file may
-                             change or go away. gru_open_memory: 0 uses the caller's bytes, which must stay as they are until
-                             gru_close and be aligned to 64 bytes; 1 copies them */
-    int skip_verify;      /* 0 checks the checksum of every byte (about 1 GB/s). 1 leaves out the weights' checksum: what C reads
-                             stays inside the file whatever it holds, but damaged weights go unnoticed */
+    /* gru_open: 0 maps the file, read-only and shared; 1 reads it into private memory, so that the file may change or
+     * go away. gru_open_memory: 0 uses the caller's bytes, which must stay as they are until gru_close and be aligned
+     * to 64 bytes; 1 copies them. */
+    int copy;
+    /* 0 checks the checksum of every byte (about 1 GB/s). 1 leaves out the weights' checksum: what C reads stays inside
+     * the file whatever it holds, but damaged weights go unnoticed. */
+    int skip_verify;
 } gru_open_options;
 
 #define GRU_MESSAGE_NBYTES 256
 
-/* Opens a .gru file. options may be NULL (all fields 0). On success *model is the caller's, to be given to gru_close. On failure *model
- * is NULL and message (GRU_MESSAGE_NBYTES bytes, or NULL if not wanted) says what was wrong, where. */
+/* Opens a .gru file. options may be NULL (all fields 0). On success *model is the caller's, to be given to gru_close.
+ * On failure *model is NULL and message (GRU_MESSAGE_NBYTES bytes, or NULL if not wanted) says what was wrong, where.
+ * */
 GRU_API gru_result gru_open(const char *path, const gru_open_options *options, gru_model **model, char *message);
 
 /* The same from a file's bytes in memory. */
@@ -91,17 +94,17 @@ GRU_API gru_result gru_open_memory(const void *data, size_t nbytes, const gru_op
 GRU_API void gru_close(gru_model *model);
 
 typedef struct gru_info {
-    size_t input_width;     /* floats per step; 0 if the input is a token */
-    size_t vocabulary;      /* number of tokens; 0 if the input is a vector */
-    size_t output_width;    /* floats per step */
-    size_t n_outputs;       /* named parts of the output vector */
-    size_t state_width;     /* floats of a state as gru_state_get gives it: the hidden states one after the other */
-    size_t state_nbytes;    /* bytes of a state block */
-    size_t n_nodes;         /* operations of the program */
+    size_t input_width;  /* floats per step; 0 if the input is a token */
+    size_t vocabulary;   /* number of tokens; 0 if the input is a vector */
+    size_t output_width; /* floats per step */
+    size_t n_outputs;    /* named parts of the output vector */
+    size_t state_width;  /* floats of a state as gru_state_get gives it: the hidden states one after the other */
+    size_t state_nbytes; /* bytes of a state block */
+    size_t n_nodes;      /* operations of the program */
     size_t file_nbytes;
-    int causal;             /* 1: can be stepped; 0: has a reverse layer, only gru_run */
-    int per_sequence;       /* 1: one output vector per sequence (that of its last step), 0: one per step */
-    uint8_t digest[32];     /* SHA-256 of everything that determines a result */
+    int causal;         /* 1: can be stepped; 0: has a reverse layer, only gru_run */
+    int per_sequence;   /* 1: one output vector per sequence (that of its last step), 0: one per step */
+    uint8_t digest[32]; /* SHA-256 of everything that determines a result */
 } gru_info;
 
 GRU_API void gru_get_info(const gru_model *model, gru_info *info);
@@ -114,7 +117,8 @@ GRU_API void gru_get_file(const gru_model *model, const void **bytes, size_t *nb
 
 /* ------------------------------------------------------------------------------------------------ states */
 
-/* Sets a state block to the start of a sequence. A block must be initialised by this or by gru_state_set before anything else. */
+/* Sets a state block to the start of a sequence. A block must be initialised by this or by gru_state_set before
+ * anything else. */
 GRU_API void gru_state_init(const gru_model *model, float *state);
 
 /* Copies the hidden states out of, or into, a block: state_width floats. */
@@ -128,54 +132,60 @@ GRU_API void gru_state_set(const gru_model *model, float *state, const float *va
 /* Bytes of workspace that gru_step and gru_prepare need. */
 GRU_API size_t gru_step_workspace_nbytes(const gru_model *model);
 
-/* One step of one stream. vector: input_width floats, or NULL if the model reads tokens; token: one token, or NULL if it reads vectors.
- * output: output_width floats. */
-GRU_API gru_result gru_step(const gru_model *model, float *state, const float *vector, const int32_t *token, float *output,
-                            void *workspace);
+/* One step of one stream. vector: input_width floats, or NULL if the model reads tokens; token: one token, or NULL if
+ * it reads vectors. output: output_width floats. */
+GRU_API gru_result gru_step(const gru_model *model, float *state, const float *vector, const int32_t *token,
+                            float *output, void *workspace);
 
-/* Computes, while the stream is idle, the half of the next step that does not depend on its input; the next gru_step or the first
- * step of the next gru_run then takes less time. Changes no result. Doing it twice does no harm. */
+/* Computes, while the stream is idle, the half of the next step that does not depend on its input; the next gru_step or
+ * the first step of the next gru_run then takes less time. Changes no result. Doing it twice does no harm. */
 GRU_API gru_result gru_prepare(const gru_model *model, float *state, void *workspace);
 
 /* ------------------------------------------------------------------------------------------------ running */
 
-/* A team of threads, the caller's among them, for gru_run. One call at a time may use it. Between calls its threads sleep (after some 50 µs of
- * looking out for the next one). After a fork the child can go on using it: its threads are started anew there. */
+/* A team of threads, the caller's among them, for gru_run. One call at a time may use it. Between calls its threads
+ * sleep (after some 50 µs of looking out for the next one). After a fork the child can go on using it: its threads are
+ * started anew there. */
 typedef struct gru_team gru_team;
 
-/* Starts n_threads - 1 threads. *team is the caller's, to be given to gru_team_free; for n_threads = 1 it is NULL, which is a team too. Results:
- * GRU_ERROR_ARGUMENT (not from 1 to 1024), GRU_ERROR_MEMORY (no more threads to be had), GRU_ERROR_UNSUPPORTED (built without threads). */
+/* Starts n_threads - 1 threads. *team is the caller's, to be given to gru_team_free; for n_threads = 1 it is NULL,
+ * which is a team too. Results: GRU_ERROR_ARGUMENT (not from 1 to 1024), GRU_ERROR_MEMORY (no more threads to be had),
+ * GRU_ERROR_UNSUPPORTED (built without threads). */
 GRU_API gru_result gru_team_create(int n_threads, gru_team **team);
 /* Ends the threads. NULL is fine. */
 GRU_API void gru_team_free(gru_team *team);
 
 typedef struct gru_run_args {
-    size_t struct_nbytes;     /* sizeof(gru_run_args) */
-    size_t n_streams;         /* B */
-    size_t n_steps;           /* T */
-    const float *vectors;     /* [B][T][input_width], or NULL if the model reads tokens */
-    const int32_t *tokens;    /* [B][T], or NULL if it reads vectors */
-    float *const *states;     /* [B] state blocks, all different: before the first step on entry, after the last on return */
-    float *outputs;           /* [B][T][output_width]; [B][output_width] if per_sequence */
-    const size_t *lengths;    /* [B], each at most T: steps from there on are padding; NULL: all T */
-    const uint8_t *reset;     /* [B][T], nonzero: a new sequence begins at this step; NULL: nowhere */
-    int carry_padding;        /* outputs of padding steps: 0: zeros (ONNX, PyTorch), 1: the last valid output again (a Keras mask) */
-    gru_team *team;           /* the threads to use; NULL: the calling one alone */
+    size_t struct_nbytes;  /* sizeof(gru_run_args) */
+    size_t n_streams;      /* B */
+    size_t n_steps;        /* T */
+    const float *vectors;  /* [B][T][input_width], or NULL if the model reads tokens */
+    const int32_t *tokens; /* [B][T], or NULL if it reads vectors */
+    float *const
+        *states;    /* [B] state blocks, all different: before the first step on entry, after the last on return */
+    float *outputs; /* [B][T][output_width]; [B][output_width] if per_sequence */
+    const size_t *lengths; /* [B], each at most T: steps from there on are padding; NULL: all T */
+    const uint8_t *reset;  /* [B][T], nonzero: a new sequence begins at this step; NULL: nowhere */
+    int carry_padding; /* outputs of padding steps: 0: zeros (ONNX, PyTorch), 1: the last valid output again (Keras) */
+    gru_team *team;    /* the threads to use; NULL: the calling one alone */
 } gru_run_args;
 
-/* Bytes of workspace for gru_run of n_streams (B) over n_steps (T) with a team of n_threads. For T = 1 it is enough for fewer streams and threads too. */
+/* Bytes of workspace for gru_run of n_streams (B) over n_steps (T) with a team of n_threads. For T = 1 it is enough for
+ * fewer streams and threads too. */
 GRU_API size_t gru_run_workspace_nbytes(const gru_model *model, size_t n_streams, size_t n_steps, int n_threads);
 
-/* Runs B streams over T steps. One step of any set of streams is T = 1. A network that is not causal sees the whole sequence at once; its states
- * of reverse layers go from the sequence's end to its start. B = 0 or T = 0 does nothing. */
+/* Runs B streams over T steps. One step of any set of streams is T = 1. A network that is not causal sees the whole
+ * sequence at once; its states of reverse layers go from the sequence's end to its start. B = 0 or T = 0 does nothing.
+ * */
 GRU_API gru_result gru_run(const gru_model *model, const gru_run_args *args, void *workspace, size_t workspace_nbytes);
 
 /* ------------------------------------------------------------------------------------------------ instruction sets */
 
-/* Kernels exist for several instruction sets; the best that this machine can run is used, or the one that the environment variable
- * GRU_ENGINE_ISA names when the first model is opened. */
+/* Kernels exist for several instruction sets; the best that this machine can run is used, or the one that the
+ * environment variable GRU_ENGINE_ISA names when the first model is opened. */
 
-/* Name of the i-th kernel set in this build, worst first ("generic", "avx2", "avx512", "neon"), or NULL from the end on. */
+/* Name of the i-th kernel set in this build, worst first ("generic", "avx2", "avx512", "neon"), or NULL from the end
+ * on. */
 GRU_API const char *gru_isa_built(size_t i);
 /* 1 if this machine, its operating system included, can run it; 0 if not or if there is none of that name. */
 GRU_API int gru_isa_usable(const char *name);

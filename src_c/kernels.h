@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The table of kernels that every instruction set provides. run.c calls nothing else that computes.
  *
- * A kernel works on `n` rows at once, one pointer per row, because rows stand wherever the caller's streams are. Rows never influence each
- * other's bits. Kernels over a matrix work on its panels [p0, p1), so that threads can share one product. */
+ * A kernel works on `n` rows at once, one pointer per row, because rows stand wherever the caller's streams are. Rows
+ * never influence each other's bits. Kernels over a matrix work on its panels [p0, p1), so that threads can share one
+ * product. */
 #ifndef GRU_KERNELS_H
 #define GRU_KERNELS_H
 
@@ -27,18 +28,18 @@ typedef struct gru_kernels {
     void (*dense)(const gru_product *m, gru_act act, size_t n, float *const *out, size_t p0, size_t p1);
 
     /* One step of the mainstream cell (reset after, sigmoid, tanh): out[r] = h'. */
-    void (*gru_fused)(const gru_product *mx, const gru_product *mh, size_t n, const float *const *h, float *const *out, size_t p0,
-                      size_t p1);
+    void (*gru_fused)(const gru_product *mx, const gru_product *mh, size_t n, const float *const *h, float *const *out,
+                      size_t p0, size_t p1);
 
     /* The pointwise part of a step from finished sums, for reset after, all and none: out[r] = h'. */
-    void (*gru_cell)(const gru_node *node, size_t n, const float *const *sx, const float *const *sh, const float *const *h,
-                     float *const *out, size_t p0, size_t p1);
+    void (*gru_cell)(const gru_node *node, size_t n, const float *const *sx, const float *const *sh,
+                     const float *const *h, float *const *out, size_t p0, size_t p1);
 
     /* Reset before: first z and r*h from the gates' sums, then h' from the candidate's recurrent sum. */
-    void (*gru_before_gates)(const gru_node *node, size_t n, const float *const *sx, const float *const *sh, const float *const *h,
-                             float *const *z, float *const *rh, size_t p0, size_t p1);
-    void (*gru_before_blend)(const gru_node *node, size_t n, const float *const *sx, const float *const *sn, const float *const *z,
-                             const float *const *h, float *const *out, size_t p0, size_t p1);
+    void (*gru_before_gates)(const gru_node *node, size_t n, const float *const *sx, const float *const *sh,
+                             const float *const *h, float *const *z, float *const *rh, size_t p0, size_t p1);
+    void (*gru_before_blend)(const gru_node *node, size_t n, const float *const *sx, const float *const *sn,
+                             const float *const *z, const float *const *h, float *const *out, size_t p0, size_t p1);
 
     /* Vectors of `width` floats. out may be the input. */
     void (*activation)(gru_act act, const float *a, float *out, size_t width);

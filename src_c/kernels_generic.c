@@ -9,13 +9,13 @@
 #define USABLE gru_cpu_has_generic
 /* Nothing here is fast; the tiles are as small as can be. */
 #define GRU_ROWS 1
-#define GRU_TILES(T, BODY) \
-    switch (rows_left) { \
-    default: break; \
+#define GRU_TILES(T, BODY)                                                                                             \
+    switch (rows_left) {                                                                                               \
+    default: break;                                                                                                    \
     }
 #define DENSE_ROWS 1
-#define DENSE_TILES(T, BODY) \
-    switch (rows_left) { \
-    default: break; \
+#define DENSE_TILES(T, BODY)                                                                                           \
+    switch (rows_left) {                                                                                               \
+    default: break;                                                                                                    \
     }
 #include "kernels_template.h"

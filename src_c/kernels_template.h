@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The kernels, once, over the vector primitives of one instruction set. Included by kernels_NAME.c after vec_NAME.h; everything is static
- * but the table at the end.
+/* The kernels, once, over the vector primitives of one instruction set. Included by kernels_NAME.c after vec_NAME.h;
+ * everything is static but the table at the end.
  *
  * The including file defines
  *   KERNELS       the name of the table
  *   USABLE        the function that says whether the machine can run it
- *   GRU_TILES     the shapes of tiles for matrices of two or three gates: GRU_TILES(TILES, BODY) is a switch over `rows_left` with a case
+ *   GRU_TILES     the shapes of tiles for matrices of two or three gates: GRU_TILES(TILES, BODY) is a switch over
+ *   `rows_left` with a case
  *                 TILES(rows, panels, BODY) for each number of rows
  *   GRU_ROWS      the most rows of such a tile
  *   DENSE_TILES, DENSE_ROWS   likewise for matrices of one gate
  *
- * A *tile* is a few rows times a few panels: enough independent chains of fused multiply-adds to hide their latency, few enough to stay in
- * registers. Whatever the tile, each output is computed by the chain that docs/NUMERICS.md prescribes. */
+ * A *tile* is a few rows times a few panels: enough independent chains of fused multiply-adds to hide their latency,
+ * few enough to stay in registers. Whatever the tile, each output is computed by the chain that docs/NUMERICS.md
+ * prescribes. */
 #include "activations.h"
 #include "kernels.h"
 
@@ -19,10 +21,11 @@
 
 /* ------------------------------------------------------------------------------------------------ sums */
 
-/* acc[row][panel][gate] goes on with the columns first, first + stride, ... of `m`; rows, panels and gates are constants when inlined. What is
- * fewer, broadcasts or weights, is kept in registers; the other is read where it is used. */
-V_INLINE void accumulate(vec *acc, const gru_matrix *m, int gates, size_t panel, int panels, const float *const *x, int rows,
-                         size_t first, size_t cols, size_t stride) {
+/* acc[row][panel][gate] goes on with the columns first, first + stride, ... of `m`; rows, panels and gates are
+ * constants when inlined. What is fewer, broadcasts or weights, is kept in registers; the other is read where it is
+ * used. */
+V_INLINE void accumulate(vec *acc, const gru_matrix *m, int gates, size_t panel, int panels, const float *const *x,
+                         int rows, size_t first, size_t cols, size_t stride) {
     const size_t panel_floats = m->cols * (size_t)gates * GRU_LANES;
     const float *w = m->data + panel * panel_floats;
     for (size_t k = first; k < cols; k += stride) {
@@ -59,12 +62,10 @@ V_INLINE void accumulate(vec *acc, const gru_matrix *m, int gates, size_t panel,
 }
 
 /* Chains per output, by the number of gates: part of the specification. */
-V_INLINE int chains_of(int gates) {
-    return gates == 1 ? 4 : gates == 2 ? 2 : 1;
-}
+V_INLINE int chains_of(int gates) { return gates == 1 ? 4 : gates == 2 ? 2 : 1; }
 
-/* All chains of a tile. One row runs the chains side by side, to hide latency; several rows run them one after the other, which needs fewer
- * registers and has enough chains by its rows. */
+/* All chains of a tile. One row runs the chains side by side, to hide latency; several rows run them one after the
+ * other, which needs fewer registers and has enough chains by its rows. */
 V_INLINE void tile_sums(vec *sum, const gru_product *m, int gates, size_t panel, int panels, size_t row, int rows) {
     const float *x[8];
     const int n = rows * panels * gates, chains = chains_of(gates);
@@ -121,40 +122,42 @@ V_INLINE void tile_sums(vec *sum, const gru_product *m, int gates, size_t panel,
 }
 
 /* BODY(rows, panels) with constants for rows [row, row + R) and all panels [p0, p1), P at a time. */
-#define TILES(R, P, BODY)                                                                                                              \
-    do {                                                                                                                               \
-        size_t panel = p0;                                                                                                             \
-        for (; panel + (P) <= p1; panel += (P)) {                                                                                      \
-            BODY(R, P);                                                                                                                \
-        }                                                                                                                              \
-        for (; (P) > 2 && panel + 2 <= p1; panel += 2) {                                                                               \
-            BODY(R, 2);                                                                                                                \
-        }                                                                                                                              \
-        for (; panel < p1; panel++) {                                                                                                  \
-            BODY(R, 1);                                                                                                                \
-        }                                                                                                                              \
+#define TILES(R, P, BODY)                                                                                              \
+    do {                                                                                                               \
+        size_t panel = p0;                                                                                             \
+        for (; panel + (P) <= p1; panel += (P)) {                                                                      \
+            BODY(R, P);                                                                                                \
+        }                                                                                                              \
+        for (; (P) > 2 && panel + 2 <= p1; panel += 2) {                                                               \
+            BODY(R, 2);                                                                                                \
+        }                                                                                                              \
+        for (; panel < p1; panel++) {                                                                                  \
+            BODY(R, 1);                                                                                                \
+        }                                                                                                              \
     } while (0)
 
-/* All rows [0, n): as many full tiles as there are, panel by panel, so that the weights of a panel come from the far cache once for all rows;
- * then what is left. */
-#define FOR_TILES(ROWS, TILES_LEFT, BODY)                                                                                              \
-    do {                                                                                                                               \
-        const size_t full = n / (ROWS) * (ROWS), rows_left = n - full;                                                                 \
-        size_t row = full;                                                                                                             \
-        TILES_LEFT(TILES, BODY);                                                                                                       \
-        for (size_t panel = p0; full && panel < p1; panel++) {                                                                         \
-            for (row = 0; row < full; row += (ROWS)) {                                                                                 \
-                BODY(ROWS, 1);                                                                                                         \
-            }                                                                                                                          \
-        }                                                                                                                              \
+/* All rows [0, n): as many full tiles as there are, panel by panel, so that the weights of a panel come from the far
+ * cache once for all rows; then what is left. */
+#define FOR_TILES(ROWS, TILES_LEFT, BODY)                                                                              \
+    do {                                                                                                               \
+        const size_t full = n / (ROWS) * (ROWS), rows_left = n - full;                                                 \
+        size_t row = full;                                                                                             \
+        TILES_LEFT(TILES, BODY);                                                                                       \
+        for (size_t panel = p0; full && panel < p1; panel++) {                                                         \
+            for (row = 0; row < full; row += (ROWS)) {                                                                 \
+                BODY(ROWS, 1);                                                                                         \
+            }                                                                                                          \
+        }                                                                                                              \
     } while (0)
 
-V_INLINE void sums_tile(const gru_product *m, int gates, float *const *out, size_t panel, int panels, size_t row, int rows) {
+V_INLINE void sums_tile(const gru_product *m, int gates, float *const *out, size_t panel, int panels, size_t row,
+                        int rows) {
     vec sum[MAX_TILE];
     tile_sums(sum, m, gates, panel, panels, row, rows);
     for (int r = 0; r < rows; r++) {
         for (int i = 0; i < panels * gates; i++) {
-            v_store(out[row + (size_t)r] + (panel * (size_t)gates + (size_t)i) * GRU_LANES, sum[r * panels * gates + i]);
+            v_store(out[row + (size_t)r] + (panel * (size_t)gates + (size_t)i) * GRU_LANES,
+                    sum[r * panels * gates + i]);
         }
     }
 }
@@ -176,9 +179,7 @@ V_INLINE int lanes_of(size_t rows, size_t panel) {
     return left < GRU_LANES ? (int)left : GRU_LANES;
 }
 
-V_INLINE vec load_lanes(const float *p, int lanes) {
-    return lanes == GRU_LANES ? v_load(p) : v_load_n(p, lanes);
-}
+V_INLINE vec load_lanes(const float *p, int lanes) { return lanes == GRU_LANES ? v_load(p) : v_load_n(p, lanes); }
 
 V_INLINE void store_lanes(float *p, vec a, int lanes) {
     if (lanes == GRU_LANES) {
@@ -188,7 +189,8 @@ V_INLINE void store_lanes(float *p, vec a, int lanes) {
     }
 }
 
-V_INLINE void dense_tile(const gru_product *m, gru_act act, float *const *out, size_t panel, int panels, size_t row, int rows) {
+V_INLINE void dense_tile(const gru_product *m, gru_act act, float *const *out, size_t panel, int panels, size_t row,
+                         int rows) {
     vec sum[MAX_TILE];
     tile_sums(sum, m, 1, panel, panels, row, rows);
     for (int r = 0; r < rows; r++) {
@@ -207,12 +209,10 @@ static void dense(const gru_product *m, gru_act act, size_t n, float *const *out
 
 /* ------------------------------------------------------------------------------------------------ GRU */
 
-V_INLINE vec blend(vec z, vec h, vec n) {
-    return v_fma(z, v_sub(h, n), n);
-}
+V_INLINE vec blend(vec z, vec h, vec n) { return v_fma(z, v_sub(h, n), n); }
 
-V_INLINE void fused_tile(const gru_product *mx, const gru_product *mh, const float *const *h, float *const *out, size_t panel,
-                         int panels, size_t row, int rows) {
+V_INLINE void fused_tile(const gru_product *mx, const gru_product *mh, const float *const *h, float *const *out,
+                         size_t panel, int panels, size_t row, int rows) {
     vec sx[MAX_TILE], sh[MAX_TILE];
     tile_sums(sx, mx, 3, panel, panels, row, rows);
     tile_sums(sh, mh, 3, panel, panels, row, rows);
@@ -228,15 +228,13 @@ V_INLINE void fused_tile(const gru_product *mx, const gru_product *mh, const flo
     }
 }
 
-static void gru_fused(const gru_product *mx, const gru_product *mh, size_t n, const float *const *h, float *const *out, size_t p0,
-                      size_t p1) {
+static void gru_fused(const gru_product *mx, const gru_product *mh, size_t n, const float *const *h, float *const *out,
+                      size_t p0, size_t p1) {
 #define FUSED(R, P) fused_tile(mx, mh, h, out, panel, P, row, R)
     FOR_TILES(GRU_ROWS, GRU_TILES, FUSED);
 }
 
-V_INLINE vec limited(float clip, vec a) {
-    return clip > 0 ? v_min(v_set1(clip), v_max(v_set1(-clip), a)) : a;
-}
+V_INLINE vec limited(float clip, vec a) { return clip > 0 ? v_min(v_set1(clip), v_max(v_set1(-clip), a)) : a; }
 
 V_INLINE vec gate(const gru_node *node, vec a) {
     return activate(node->gate_act.code, node->gate_act.alpha, node->gate_act.beta, limited(node->clip, a));
@@ -246,8 +244,8 @@ V_INLINE vec candidate(const gru_node *node, vec a) {
     return activate(node->act.code, node->act.alpha, node->act.beta, limited(node->clip, a));
 }
 
-static void gru_cell(const gru_node *node, size_t n, const float *const *sx, const float *const *sh, const float *const *h,
-                     float *const *out, size_t p0, size_t p1) {
+static void gru_cell(const gru_node *node, size_t n, const float *const *sx, const float *const *sh,
+                     const float *const *h, float *const *out, size_t p0, size_t p1) {
     const size_t gates = node->u.gates;
     for (size_t r = 0; r < n; r++) {
         for (size_t p = p0; p < p1; p++) {
@@ -270,8 +268,8 @@ static void gru_cell(const gru_node *node, size_t n, const float *const *sx, con
     }
 }
 
-static void gru_before_gates(const gru_node *node, size_t n, const float *const *sx, const float *const *sh, const float *const *h,
-                             float *const *z, float *const *rh, size_t p0, size_t p1) {
+static void gru_before_gates(const gru_node *node, size_t n, const float *const *sx, const float *const *sh,
+                             const float *const *h, float *const *z, float *const *rh, size_t p0, size_t p1) {
     for (size_t r = 0; r < n; r++) {
         for (size_t p = p0; p < p1; p++) {
             const float *x = sx[r] + p * 3 * GRU_LANES, *s = sh[r] + p * 2 * GRU_LANES;
@@ -283,8 +281,8 @@ static void gru_before_gates(const gru_node *node, size_t n, const float *const 
     }
 }
 
-static void gru_before_blend(const gru_node *node, size_t n, const float *const *sx, const float *const *sn, const float *const *z,
-                             const float *const *h, float *const *out, size_t p0, size_t p1) {
+static void gru_before_blend(const gru_node *node, size_t n, const float *const *sx, const float *const *sn,
+                             const float *const *z, const float *const *h, float *const *out, size_t p0, size_t p1) {
     for (size_t r = 0; r < n; r++) {
         for (size_t p = p0; p < p1; p++) {
             const int lanes = lanes_of(node->width, p);
@@ -297,22 +295,18 @@ static void gru_before_blend(const gru_node *node, size_t n, const float *const 
 
 /* ------------------------------------------------------------------------------------------------ vectors */
 
-#define FOR_VECTORS(EXPRESSION)                                                                                                        \
-    do {                                                                                                                               \
-        for (size_t i = 0; i < width; i += GRU_LANES) {                                                                                \
-            const int lanes = lanes_of(width, i / GRU_LANES);                                                                          \
-            store_lanes(out + i, EXPRESSION, lanes);                                                                                   \
-        }                                                                                                                              \
+#define FOR_VECTORS(EXPRESSION)                                                                                        \
+    do {                                                                                                               \
+        for (size_t i = 0; i < width; i += GRU_LANES) {                                                                \
+            const int lanes = lanes_of(width, i / GRU_LANES);                                                          \
+            store_lanes(out + i, EXPRESSION, lanes);                                                                   \
+        }                                                                                                              \
     } while (0)
 #define AT(a) load_lanes((a) + i, lanes)
 
-static void add(const float *a, const float *b, float *out, size_t width) {
-    FOR_VECTORS(v_add(AT(a), AT(b)));
-}
+static void add(const float *a, const float *b, float *out, size_t width) { FOR_VECTORS(v_add(AT(a), AT(b))); }
 
-static void multiply(const float *a, const float *b, float *out, size_t width) {
-    FOR_VECTORS(v_mul(AT(a), AT(b)));
-}
+static void multiply(const float *a, const float *b, float *out, size_t width) { FOR_VECTORS(v_mul(AT(a), AT(b))); }
 
 static void affine(const float *a, const float *scale, const float *shift, float *out, size_t width) {
     FOR_VECTORS(v_fma(AT(a), AT(scale), AT(shift)));

@@ -23,9 +23,7 @@
 #define GRU_ENGINE_VERSION "0.1.0"
 #endif
 
-const char *gru_version(void) {
-    return GRU_ENGINE_VERSION;
-}
+const char *gru_version(void) { return GRU_ENGINE_VERSION; }
 
 const char *gru_result_string(gru_result result) {
     switch (result) {
@@ -70,9 +68,7 @@ static gru_result read_file(const char *path, int copy, gru_model *model, const 
     return result;
 }
 
-static void unmap(gru_model *model) {
-    (void)model;
-}
+static void unmap(gru_model *model) { (void)model; }
 
 #else
 
@@ -153,7 +149,8 @@ static gru_result fail(gru_model *model, gru_result result) {
     return result;
 }
 
-static gru_result parse(gru_model *model, const unsigned char *bytes, size_t nbytes, int verify, char *message, gru_model **out) {
+static gru_result parse(gru_model *model, const unsigned char *bytes, size_t nbytes, int verify, char *message,
+                        gru_model **out) {
     const uint16_t one = 1;
     model->info.file_nbytes = nbytes;
     if (*(const unsigned char *)&one != 1) {
@@ -161,8 +158,10 @@ static gru_result parse(gru_model *model, const unsigned char *bytes, size_t nby
         return fail(model, GRU_ERROR_UNSUPPORTED);
     }
     if (!gru_kernels_used()) {
-        snprintf(message, GRU_MESSAGE_NBYTES, "the environment variable GRU_ENGINE_ISA is '%.100s', which names no kernels that this machine can run",
-                 getenv("GRU_ENGINE_ISA"));
+        snprintf(
+            message, GRU_MESSAGE_NBYTES,
+            "the environment variable GRU_ENGINE_ISA is '%.100s', which names no kernels that this machine can run",
+            getenv("GRU_ENGINE_ISA"));
         return fail(model, GRU_ERROR_ARGUMENT);
     }
     gru_result result = gru_model_parse(model, bytes, nbytes, verify, message);
@@ -201,7 +200,8 @@ gru_result gru_open(const char *path, const gru_open_options *given, gru_model *
     return parse(model, bytes, nbytes, !options.skip_verify, message, out);
 }
 
-gru_result gru_open_memory(const void *data, size_t nbytes, const gru_open_options *given, gru_model **out, char *message) {
+gru_result gru_open_memory(const void *data, size_t nbytes, const gru_open_options *given, gru_model **out,
+                           char *message) {
     char unwanted[GRU_MESSAGE_NBYTES];
     message = message ? message : unwanted;
     *message = 0;
@@ -242,9 +242,7 @@ void gru_close(gru_model *model) {
     }
 }
 
-void gru_get_info(const gru_model *model, gru_info *info) {
-    *info = model->info;
-}
+void gru_get_info(const gru_model *model, gru_info *info) { *info = model->info; }
 
 gru_result gru_get_output(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width) {
     if (i >= model->info.n_outputs) {

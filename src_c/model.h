@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* An opened model in memory: the records of its file, checked, with pointers instead of numbers and everything decided that can be
- * decided before the first step. format.c builds it, run.c reads it. */
+/* An opened model in memory: the records of its file, checked, with pointers instead of numbers and everything decided
+ * that can be decided before the first step. format.c builds it, run.c reads it. */
 #ifndef GRU_MODEL_H
 #define GRU_MODEL_H
 
@@ -17,9 +17,7 @@ typedef struct gru_matrix {
 } gru_matrix;
 
 /* Floats of one row of finished or starting sums of a matrix: [panels][gates][16]. */
-static inline size_t gru_sums_width(const gru_matrix *m) {
-    return m->panels * m->gates * GRU_LANES;
-}
+static inline size_t gru_sums_width(const gru_matrix *m) { return m->panels * m->gates * GRU_LANES; }
 
 typedef struct gru_act {
     int code;
@@ -41,21 +39,22 @@ typedef struct gru_node {
     gru_act act;            /* of a GRU: the candidate's */
     int per_sequence;       /* one row per sequence, not per step */
 
-    /* Sums of DENSE and of a GRU's input half start at a row of `start`: at row 0, the bias, or, if token_input, at the token's row. */
+    /* Sums of DENSE and of a GRU's input half start at a row of `start`: at row 0, the bias, or, if token_input, at the
+     * token's row. */
     gru_matrix w;
     const float *start;
     size_t start_stride;
-    int token_input;        /* inputs[0] is the token */
-    int vector_input;       /* number of the input that the matrix reads; -1: none */
+    int token_input;  /* inputs[0] is the token */
+    int vector_input; /* number of the input that the matrix reads; -1: none */
 
     /* GRU */
     gru_act gate_act;
-    float clip;             /* 0: none */
+    float clip; /* 0: none */
     int reset, reverse;
-    int fused;              /* the mainstream cell: reset after, sigmoid, tanh, no clip */
-    gru_matrix u;           /* reset before: gates r, z */
+    int fused;    /* the mainstream cell: reset after, sigmoid, tanh, no clip */
+    gru_matrix u; /* reset before: gates r, z */
     const float *b_h;
-    gru_matrix u_n;         /* reset before: the candidate's */
+    gru_matrix u_n; /* reset before: the candidate's */
     const float *b_hn;
     const float *h0;
     size_t h_offset;        /* of the hidden state in a state block, in floats */
@@ -104,9 +103,7 @@ struct gru_model {
 /* A state block begins with a header of 16 floats' size, whose first word says whether the prepared sums are valid. */
 #define GRU_STATE_HEADER_FLOATS 16
 
-static inline size_t gru_round_up(size_t n, size_t to) {
-    return (n + to - 1) / to * to;
-}
+static inline size_t gru_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
 /* Builds nodes, outputs and sizes from checked bytes; message gets GRU_MESSAGE_NBYTES. In format.c. */
 gru_result gru_model_parse(gru_model *model, const unsigned char *bytes, size_t nbytes, int verify, char *message);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The numbers that a .gru file uses for operations, activations, layouts and types. docs/FORMAT.md is their definition. */
+/* The numbers that a .gru file uses for operations, activations, layouts and types. docs/FORMAT.md is their definition.
+ * */
 #ifndef GRU_OPCODES_H
 #define GRU_OPCODES_H
 

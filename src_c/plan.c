@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What is decided when a model is opened: where each value stands, what a state consists of, how large a workspace is. */
+/* What is decided when a model is opened: where each value stands, what a state consists of, how large a workspace is.
+ * */
 #include "model.h"
 
-/* A value that is an output is written where the caller wants it; a value that is part of a concatenation is written into it; any other
- * has its own rows in the workspace. A concatenation comes after its parts, so going backwards decides it first. */
+/* A value that is an output is written where the caller wants it; a value that is part of a concatenation is written
+ * into it; any other has its own rows in the workspace. A concatenation comes after its parts, so going backwards
+ * decides it first. */
 static void place_values(gru_model *model) {
     gru_node *nodes = model->nodes;
     size_t *next_offset[2] = {&model->step_values_width, &model->sequence_values_width};
@@ -50,9 +52,7 @@ static void place_values(gru_model *model) {
     }
 }
 
-static size_t larger(size_t a, size_t b) {
-    return a > b ? a : b;
-}
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
 /* A state block: a header, the hidden states, the prepared sums, each beginning at a multiple of 16 floats. */
 static void lay_out_state(gru_model *model) {
@@ -76,9 +76,7 @@ static void lay_out_state(gru_model *model) {
     model->info.state_nbytes = next * sizeof(float);
 }
 
-static size_t matrix_nbytes(const gru_matrix *m) {
-    return gru_sums_width(m) * m->cols * sizeof(float);
-}
+static size_t matrix_nbytes(const gru_matrix *m) { return gru_sums_width(m) * m->cols * sizeof(float); }
 
 void gru_model_plan(gru_model *model, size_t n_outputs) {
     const gru_node *input = &model->nodes[0];

@@ -5,13 +5,14 @@
  *   a group goes through time in blocks of a few steps (all steps, if the network is not causal);
  *   a block goes through the nodes in order, each working on all rows of the block.
  *
- * A *row* is one value of one stream at one step. Because the longest streams come first, those still active at a step are a prefix of
- * the group, and rows are packed: row first_row[t] + i is stream i at the block's step t, for i < n_active[t].
- * One step of one stream is a group of one, a block of one step, one row.
+ * A *row* is one value of one stream at one step. Because the longest streams come first, those still active at a step
+ * are a prefix of the group, and rows are packed: row first_row[t] + i is stream i at the block's step t, for i <
+ * n_active[t]. One step of one stream is a group of one, a block of one step, one row.
  *
- * With several threads, each takes whole groups. If there is only one group and its products are large, all members of the team go through the same
- * nodes together instead: each computes its share of the panels, the same ones at every step, so that its share of the weights stays in its own
- * cache; what is not a product is done by member 0; and they meet at a barrier wherever one needs what another has written. */
+ * With several threads, each takes whole groups. If there is only one group and its products are large, all members of
+ * the team go through the same nodes together instead: each computes its share of the panels, the same ones at every
+ * step, so that its share of the weights stays in its own cache; what is not a product is done by member 0; and they
+ * meet at a barrier wherever one needs what another has written. */
 #include "kernels.h"
 #include "schedule.h"
 #include "state.h"
@@ -23,9 +24,7 @@
 /* Groups smaller than this compute W·x of several steps at once; larger ones have enough rows per step. */
 enum { HOIST_BELOW_STREAMS = 16 };
 
-static size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
-}
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 static unsigned char *aligned(void *workspace) {
     return (unsigned char *)workspace + (64 - (uintptr_t)workspace % 64) % 64;
@@ -38,13 +37,13 @@ typedef struct block {
     const gru_kernels *kernels;
     const gru_run_args *args;
     const gru_schedule *l;
-    unsigned char *floats;   /* the part of the workspace for the group's values */
-    unsigned char *rows;     /* and the one for this member's pointers to them */
-    gru_team *team;          /* that shares this group; NULL: it is one thread's */
+    unsigned char *floats; /* the part of the workspace for the group's values */
+    unsigned char *rows;   /* and the one for this member's pointers to them */
+    gru_team *team;        /* that shares this group; NULL: it is one thread's */
     size_t member, n_members;
-    const uint32_t *order;   /* the group's streams: their numbers in the call */
-    size_t n_streams;        /* of the group */
-    size_t first_step;       /* of the block, in the sequence */
+    const uint32_t *order; /* the group's streams: their numbers in the call */
+    size_t n_streams;      /* of the group */
+    size_t first_step;     /* of the block, in the sequence */
     size_t n_steps;
     const size_t *n_active;  /* [n_steps] streams still active */
     const size_t *first_row; /* [n_steps + 1] */
@@ -55,13 +54,9 @@ typedef struct block {
 #define ROWS(b, type, name) ((type *)(void *)((b)->rows + (b)->l->name))
 
 /* This member's share of the panels of a product. */
-static size_t first_panel(const block *b, const gru_matrix *m) {
-    return m->panels * b->member / b->n_members;
-}
+static size_t first_panel(const block *b, const gru_matrix *m) { return m->panels * b->member / b->n_members; }
 
-static size_t end_panel(const block *b, const gru_matrix *m) {
-    return m->panels * (b->member + 1) / b->n_members;
-}
+static size_t end_panel(const block *b, const gru_matrix *m) { return m->panels * (b->member + 1) / b->n_members; }
 
 static size_t length_of(const block *b, size_t i) {
     return b->args->lengths ? b->args->lengths[b->order[i]] : b->args->n_steps;
@@ -136,9 +131,7 @@ static gru_product input_product(const block *b, const gru_node *n, size_t t0, s
 /* ------------------------------------------------------------------------------------------------ nodes */
 
 /* Steps of a chunk: as many as a product is made for at once. */
-static size_t chunk_steps(const block *b) {
-    return b->l->chunk_rows / b->l->group_streams;
-}
+static size_t chunk_steps(const block *b) { return b->l->chunk_rows / b->l->group_streams; }
 
 static void run_dense(const block *b, const gru_node *n) {
     float **out = ROWS(b, float *, out);
@@ -307,8 +300,8 @@ static void run_concat(const block *b, const gru_node *n) {
     size_t column = 0;
     for (size_t j = 0; j < n->n_inputs; j++) {
         const gru_node *a = &b->model->nodes[n->inputs[j]];
-        const int in_place = a->place == n->place && a->offset == n->offset && a->column == n->column + column && a->stride == n->stride &&
-                             a->place != GRU_PLACE_INPUT;
+        const int in_place = a->place == n->place && a->offset == n->offset && a->column == n->column + column &&
+                             a->stride == n->stride && a->place != GRU_PLACE_INPUT;
         if (!in_place) {
             copy_rows(b, a, n, column);
         }
@@ -348,7 +341,8 @@ static void run_node(const block *b, const gru_node *n) {
     }
 }
 
-/* All nodes with rows per step, or all with rows per sequence; then outputs that are not written where they are computed. */
+/* All nodes with rows per step, or all with rows per sequence; then outputs that are not written where they are
+ * computed. */
 static void run_nodes(const block *b, int per_sequence) {
     const gru_model *m = b->model;
     for (size_t i = 0; i < m->info.n_nodes; i++) {
@@ -362,7 +356,10 @@ static void run_nodes(const block *b, int per_sequence) {
     for (size_t i = 0; i < m->info.n_outputs; i++) {
         const gru_output *o = &m->outputs[i];
         if (o->copied && m->info.per_sequence == per_sequence && b->member == 0) {
-            const gru_node to = {.place = GRU_PLACE_OUTPUT, .stride = m->info.output_width, .column = o->first, .per_sequence = per_sequence};
+            const gru_node to = {.place = GRU_PLACE_OUTPUT,
+                                 .stride = m->info.output_width,
+                                 .column = o->first,
+                                 .per_sequence = per_sequence};
             copy_rows(b, &m->nodes[o->node], &to, 0);
         }
     }
@@ -494,7 +491,8 @@ static void run_groups(void *context, size_t member) {
     call *c = context;
     const gru_schedule *l = c->l;
     unsigned char *own = c->memory + member * l->thread_nbytes;
-    block b = {.model = c->model, .kernels = c->kernels, .args = c->args, .l = l, .floats = own, .rows = own, .n_members = 1};
+    block b = {
+        .model = c->model, .kernels = c->kernels, .args = c->args, .l = l, .floats = own, .rows = own, .n_members = 1};
     if (l->share_panels) {
         b.floats = c->memory;
         b.team = c->args->team;
@@ -549,7 +547,8 @@ gru_result gru_run(const gru_model *model, const gru_run_args *args, void *works
     return GRU_OK;
 }
 
-gru_result gru_step(const gru_model *model, float *state, const float *vector, const int32_t *token, float *output, void *workspace) {
+gru_result gru_step(const gru_model *model, float *state, const float *vector, const int32_t *token, float *output,
+                    void *workspace) {
     if (!model || !state) {
         return GRU_ERROR_ARGUMENT;
     }

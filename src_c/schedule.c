@@ -4,17 +4,16 @@
 #include "model.h"
 
 enum {
-    BLOCK_ROWS = 64,    /* rows of a block of a causal network: enough to use each weight many times from the near cache */
+    BLOCK_ROWS = 64, /* rows of a block of a causal network: enough to use each weight many times from the near cache */
     WHOLE_ROWS = 32768, /* and of one that is not causal, whose blocks are whole sequences, */
     WHOLE_STREAMS = 8,  /* unless that would be fewer streams than this */
 
-    /* Weights of a step, in bytes, from which on threads share the panels of a single group: some 5 µs of reading, against two or three barriers. */
+    /* Weights of a step, in bytes, from which on threads share the panels of a single group: some 5 µs of reading,
+     * against two or three barriers. */
     SHARE_FROM_NBYTES = 512 * 1024
 };
 
-static size_t smaller(size_t a, size_t b) {
-    return a < b ? a : b;
-}
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 static size_t take(size_t *next, size_t n, size_t item_nbytes) {
     size_t at = *next;
@@ -73,6 +72,4 @@ size_t gru_run_workspace_nbytes(const gru_model *model, size_t n_streams, size_t
     return l.shared_nbytes + threads * l.thread_nbytes + GRU_WORKSPACE_SLACK;
 }
 
-size_t gru_step_workspace_nbytes(const gru_model *model) {
-    return gru_run_workspace_nbytes(model, 1, 1, 1);
-}
+size_t gru_step_workspace_nbytes(const gru_model *model) { return gru_run_workspace_nbytes(model, 1, 1, 1); }

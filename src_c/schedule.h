@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How a call is cut up into groups of streams and blocks of steps (run.c explains the words), and where its scratch memory lies. */
+/* How a call is cut up into groups of streams and blocks of steps (run.c explains the words), and where its scratch
+ * memory lies. */
 #ifndef GRU_SCHEDULE_H
 #define GRU_SCHEDULE_H
 
@@ -10,8 +11,8 @@ typedef struct gru_schedule {
     size_t n_groups, n_threads;
     int share_panels; /* the threads go through one group together */
     /* Places in the workspace, in bytes: */
-    size_t order, counts;                                           /* shared by the threads; the rest is each thread's own: */
-    size_t values, sequence_values, sums_x, sums_h, z, rh;          /* arrays of floats, */
+    size_t order, counts;                                  /* shared by the threads; the rest is each thread's own: */
+    size_t values, sequence_values, sums_x, sums_h, z, rh; /* arrays of floats, */
     size_t x, start, hoisted, h, h_start, sh, out, z_rows, rh_rows; /* of pointers to rows, */
     size_t n_active, first_row;                                     /* of sizes per step */
     size_t shared_nbytes, thread_nbytes;

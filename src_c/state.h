@@ -12,8 +12,6 @@ static inline int gru_state_is_prepared(const float *state) {
     return flag == 1;
 }
 
-static inline void gru_state_set_prepared(float *state, uint32_t flag) {
-    memcpy(state, &flag, sizeof flag);
-}
+static inline void gru_state_set_prepared(float *state, uint32_t flag) { memcpy(state, &flag, sizeof flag); }
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Members wait for work and for each other by spinning for some microseconds, because the next step is often that near, and then by sleeping, so that
- * nothing burns a core. */
+/* Members wait for work and for each other by spinning for some microseconds, because the next step is often that near,
+ * and then by sleeping, so that nothing burns a core. */
 #if !defined(_WIN32)
 #define _POSIX_C_SOURCE 200809L
 #endif
@@ -10,18 +10,14 @@
 
 #if defined(_WIN32)
 
-struct gru_team {
-    int unused;
-};
+struct gru_team { int unused; };
 
 gru_result gru_team_create(int n_threads, gru_team **team) {
     *team = NULL;
     return n_threads == 1 ? GRU_OK : GRU_ERROR_UNSUPPORTED;
 }
 
-void gru_team_free(gru_team *team) {
-    (void)team;
-}
+void gru_team_free(gru_team *team) { (void)team; }
 
 size_t gru_team_size(const gru_team *team) {
     (void)team;
@@ -33,13 +29,9 @@ void gru_team_run(gru_team *team, void (*work)(void *context, size_t member), vo
     work(context, 0);
 }
 
-void gru_team_barrier(gru_team *team) {
-    (void)team;
-}
+void gru_team_barrier(gru_team *team) { (void)team; }
 
-int gru_has_threads(void) {
-    return 0;
-}
+int gru_has_threads(void) { return 0; }
 
 #else
 
@@ -84,9 +76,7 @@ static void relax(void) {
 #endif
 }
 
-size_t gru_team_size(const gru_team *team) {
-    return team ? team->size : 1;
-}
+size_t gru_team_size(const gru_team *team) { return team ? team->size : 1; }
 
 /* Waits for a generation other than `seen` and returns it. */
 static unsigned next_generation(gru_team *team, unsigned seen) {
@@ -241,8 +231,6 @@ void gru_team_barrier(gru_team *team) {
     }
 }
 
-int gru_has_threads(void) {
-    return 1;
-}
+int gru_has_threads(void) { return 1; }
 
 #endif

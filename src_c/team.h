@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A team of threads that does one piece of work at a time, all members running the same function. gru_engine.h has what callers see of it.
+/* A team of threads that does one piece of work at a time, all members running the same function. gru_engine.h has what
+ * callers see of it.
  *
- * Why not OpenMP: its threads belong to the process rather than to a caller, do not survive a fork, spin after the work for as long as an environment
- * variable says, and several of its run times in one process get in each other's way. */
+ * Why not OpenMP: its threads belong to the process rather than to a caller, do not survive a fork, spin after the work
+ * for as long as an environment variable says, and several of its run times in one process get in each other's way. */
 #ifndef GRU_TEAM_H
 #define GRU_TEAM_H
 
@@ -11,10 +12,12 @@
 /* Members, the caller among them; 1 for NULL. */
 size_t gru_team_size(const gru_team *team);
 
-/* Calls work(context, member) once for each member at the same time and returns when all have returned. The caller is member 0. */
+/* Calls work(context, member) once for each member at the same time and returns when all have returned. The caller is
+ * member 0. */
 void gru_team_run(gru_team *team, void (*work)(void *context, size_t member), void *context);
 
-/* Inside the work: returns when all members have come here. What they wrote before is visible to all after. Does nothing for NULL. */
+/* Inside the work: returns when all members have come here. What they wrote before is visible to all after. Does
+ * nothing for NULL. */
 void gru_team_barrier(gru_team *team);
 
 #endif

@@ -16,9 +16,9 @@
 #define V_LANES 16
 #define V_INLINE static inline __attribute__((always_inline))
 
-typedef struct { __m256 lo, hi; } vec;   /* lanes 0 to 7, lanes 8 to 15 */
+typedef struct { __m256 lo, hi; } vec; /* lanes 0 to 7, lanes 8 to 15 */
 typedef struct { __m256i lo, hi; } veci;
-typedef struct { __m256 lo, hi; } vecm;  /* all bits of a lane are 1 or 0 */
+typedef struct { __m256 lo, hi; } vecm; /* all bits of a lane are 1 or 0 */
 
 /* ---- making, loading, storing ---- */
 

@@ -27,13 +27,9 @@ V_INLINE vec v_zero(void) { return _mm512_setzero_ps(); }
 V_INLINE vec v_load(const float *p) { return _mm512_loadu_ps(p); }
 V_INLINE void v_store(float *p, vec a) { _mm512_storeu_ps(p, a); }
 
-V_INLINE vec v_load_n(const float *p, int n) {
-    return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p);
-}
+V_INLINE vec v_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), p); }
 
-V_INLINE void v_store_n(float *p, vec a, int n) {
-    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), a);
-}
+V_INLINE void v_store_n(float *p, vec a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1u), a); }
 
 /* ---- arithmetic ---- */
 

@@ -45,7 +45,7 @@
 
 typedef struct { float f[16]; } vec;
 typedef struct { int32_t i[16]; } veci;
-typedef struct { int32_t m[16]; } vecm;  /* -1 or 0 */
+typedef struct { int32_t m[16]; } vecm; /* -1 or 0 */
 
 /* A result lane by lane; the expression sees the lane number k. */
 #define V_EACH_(type, member, expression)                                                                              \
@@ -154,7 +154,7 @@ V_INLINE float v_sum16(vec a) {
 
 V_INLINE float v_max16(vec a) {
     float m = a.f[0];
-    for (int k = 1; k < 16; k++) m = a.f[k] > m || a.f[k] != a.f[k] ? a.f[k] : m;
+    for (int k = 1; k < 16; k++) m = a.f[k] > m ? a.f[k] : m;
     return vm_any(v_isnan(a)) ? __builtin_nanf("") : m;
 }
 

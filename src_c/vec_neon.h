@@ -22,7 +22,7 @@
  * reliably. */
 typedef struct { float32x4_t q0, q1, q2, q3; } vec;
 typedef struct { int32x4_t q0, q1, q2, q3; } veci;
-typedef struct { uint32x4_t q0, q1, q2, q3; } vecm;  /* all bits of a lane are 1 or 0 */
+typedef struct { uint32x4_t q0, q1, q2, q3; } vecm; /* all bits of a lane are 1 or 0 */
 
 #define V_MAP1_(type, f, a) ((type){f((a).q0), f((a).q1), f((a).q2), f((a).q3)})
 #define V_MAP2_(type, f, a, b) ((type){f((a).q0, (b).q0), f((a).q1, (b).q1), f((a).q2, (b).q2), f((a).q3, (b).q3)})
@@ -129,9 +129,7 @@ V_INLINE vecm v_isnan(vec a) {
 }
 V_INLINE vecm vm_and(vecm a, vecm b) { return V_MAP2_(vecm, vandq_u32, a, b); }
 V_INLINE vecm vm_or(vecm a, vecm b) { return V_MAP2_(vecm, vorrq_u32, a, b); }
-V_INLINE int vm_any(vecm m) {
-    return vmaxvq_u32(vorrq_u32(vorrq_u32(m.q0, m.q1), vorrq_u32(m.q2, m.q3))) != 0;
-}
+V_INLINE int vm_any(vecm m) { return vmaxvq_u32(vorrq_u32(vorrq_u32(m.q0, m.q1), vorrq_u32(m.q2, m.q3))) != 0; }
 V_INLINE vec v_select(vecm m, vec a, vec b) { return V_MAP3_(vec, vbslq_f32, m, a, b); }
 V_INLINE vec v_select_neg(vec s, vec a, vec b) {
     veci bits = v_bits(s);

@@ -2,7 +2,9 @@
 """What holds for all tests: the settings of hypothesis, and which tests can run here."""
 
 import importlib.util
+import os
 import sys
+from pathlib import Path
 
 from hypothesis import settings
 
@@ -17,3 +19,9 @@ _torch = importlib.util.find_spec("torch")
 if _torch is None or _torch.origin is None:
     collect_ignore.append("torch")
     sys.modules["torch"] = None  # type: ignore[assignment]
+
+# A check of a special build says where the package must come from, so that it cannot test another one by mistake.
+if _place := os.environ.get("GRU_ENGINE_TESTED"):
+    import gru_engine
+
+    assert Path(_place).resolve() in Path(gru_engine.__file__).parents, f"{gru_engine.__file__} is not in {_place}"

@@ -79,7 +79,10 @@ def test_a_word_that_the_model_cannot_read_is_refused_by_name():
 def test_golden_cases_verify_on_this_machine():
     for name in ("g2p_encoder.gru", "g2p_decoder.gru"):
         result = subprocess.run(
-            [sys.executable, "-m", "gru_engine", "verify", str(ROOT / "models" / name)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "gru_engine", "verify", str(ROOT / "models" / name)],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert result.returncode == 0, result.stdout + result.stderr
         assert "the bits of the export" in result.stdout and "from the framework" in result.stdout

@@ -239,5 +239,7 @@ def test_tokens_read_in_two_ways():
 def test_a_network_needs_its_input():
     graph = Graph()
     tokens = graph.source("tokens", [("B",), ("T",)])
+    with pytest.raises(ExportError, match="tokens are used as numbers"):
+        graph.end(tokens, 1, -1, 11)
     with pytest.raises(ExportError, match="size of their vocabulary is not known"):
-        lower(graph, [(None, graph.end(tokens, 1, -1, 11).ids)])
+        lower(graph, [(None, tokens.ids)])

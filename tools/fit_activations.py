@@ -127,8 +127,14 @@ def fit_expm1():
 def fit_log():
     """log(1 + g) = g - g^2 / 2 + g^3 P(g) for sqrt(1/2) <= 1 + g <= sqrt(2)."""
     margin = mp.mpf(10) ** -7
-    fit("log", lambda g: (mp.log1p(g) - g + g * g / 2) / g**3, lambda g: abs(g**3 / mp.log1p(g)),
-        mp.sqrt(mp.mpf(1) / 2) - 1 - margin, mp.sqrt(2) - 1 + margin, 7)
+    fit(
+        "log",
+        lambda g: (mp.log1p(g) - g + g * g / 2) / g**3,
+        lambda g: abs(g**3 / mp.log1p(g)),
+        mp.sqrt(mp.mpf(1) / 2) - 1 - margin,
+        mp.sqrt(2) - 1 + margin,
+        7,
+    )
 
 
 def fit_softplus():

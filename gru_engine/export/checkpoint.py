@@ -310,7 +310,7 @@ class _TorchArchive:
         try:
             for opcode, argument, _ in pickletools.genops(data):
                 # The unpickler makes room for as many remembered objects as the largest number says.
-                if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument) <= len(data):
+                if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= len(data):
                     raise ExportError(f"its data.pkl remembers an object as number {argument}")
             return _Unpickler(BytesIO(data), self).load()
         except ExportError as error:

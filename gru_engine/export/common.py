@@ -30,7 +30,15 @@ _GOLDEN_STEPS = (24, 5)  # lengths of the sequences that are kept in the file
 
 
 class ExportError(ValueError):
-    """A model, or a part of it, has no exact counterpart in a ``.gru`` file; the message names it."""
+    """A model, or a part of it, has no exact counterpart in a ``.gru`` file; the message names it.
+
+    Attributes
+    ----------
+    progress : float
+        How far an exporter that tries several readings of a model came with this one.
+    """
+
+    progress: float = -1
 
 
 # ---- conventions

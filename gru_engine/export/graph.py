@@ -278,6 +278,10 @@ class Graph:
     def _add(self, operation: str, inputs: list[Ids], width: int, **content: Any) -> Node:
         used = [self.nodes[i] for ids in inputs for i in np.unique(self.node_numbers(ids))]
         for node in used:
+            if node.operation == "tokens" and operation not in ("embedding", "one_hot"):
+                raise ExportError(
+                    "tokens are used as numbers; they can only be looked up in a table or made one-hot vectors"
+                )
             if node.operation == "state":
                 raise ExportError(
                     f"the {node.name} is used in the computation: beside its one input, a network has initial states of GRUs only"

@@ -14,6 +14,7 @@ else in the module, and the network is compared with the module at other sizes b
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -95,7 +96,7 @@ def trace(
             traced.check()
             return traced
     # Of all guesses at the axes the one that came furthest was most likely right.
-    raise max(errors, key=lambda error: getattr(error, "progress", -1))
+    raise max(errors, key=lambda error: error.progress)
 
 
 # ---- what the axes of the inputs may mean
@@ -189,9 +190,13 @@ def _trace_as(
         values = [
             torch.zeros(shape, dtype=leaf.dtype) if shape is not None else leaf for shape, leaf in zip(shapes, leaves)
         ]
-        records[shapes] = record(module, pytree.tree_unflatten(values, spec))
+        records[shapes] = record(copy.deepcopy(module), pytree.tree_unflatten(values, spec))
     returned = records[shapes].follow(graph, places, sizes)
-    return _Outputs(graph, places, returned).traced(module, spec, records[shapes].output_names, outputs)
+    try:
+        return _Outputs(graph, places, returned).traced(module, spec, records[shapes].output_names, outputs)
+    except ExportError as error:
+        error.progress = math.inf  # the whole record was followed
+        raise
 
 
 # ---- outputs and states
@@ -415,10 +420,14 @@ class Traced:
         try:
             with _default_dtype(torch.float64):
                 return replace(self, module=copy.deepcopy(self.module).double())._check(batch, steps, THRESHOLD_FLOAT64)
-        except RuntimeError:  # it mixes in a type of its own
+        except ExportError:
+            raise
+        except Exception:  # it mixes in a type of its own
             try:
                 return self._check(batch, steps, common.THRESHOLD)
-            except RuntimeError as error:
+            except ExportError:
+                raise
+            except Exception as error:
                 raise ExportError(
                     f"the module fails with batch {batch} and time {steps}, so it needs certain sizes: {error}"
                 ) from error

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from gru_engine.activations import ActivationLike
@@ -37,7 +38,10 @@ def _add(c: Context, a: Arguments) -> Any:
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         return c.graph.add(x, y if alpha == 1 else c.graph.affine(y, alpha, 0.0))
     if isinstance(x, Tensor):
-        return affine(c, x, 1.0, y * alpha)
+        total = affine(c, x, 1.0, y * alpha)
+        if not isinstance(y, torch.Tensor) and y * alpha == 1 and x.ids.tobytes() in c.absolute:
+            c.one_more[total.ids.tobytes()] = c.absolute[x.ids.tobytes()]
+        return total
     return affine(c, affine(c, y, alpha, 0.0), 1.0, x)
 
 
@@ -63,6 +67,9 @@ def _div(c: Context, a: Arguments) -> Any:
     if getattr(a, "rounding_mode", None) is not None:
         raise ExportError("division with rounding is not supported")
     if isinstance(a.other, Tensor):
+        source = c.one_more.get(a.other.ids.tobytes())
+        if source is not None and isinstance(a.self, Tensor) and np.array_equal(source.ids, a.self.ids):
+            return c.graph.activation(source, "softsign")  # torch writes it as x / (|x| + 1)
         raise ExportError("a division by a value that depends on the input is not supported")
     other = a.other.double() if isinstance(a.other, torch.Tensor) else a.other
     return affine(c, a.self, 1 / other, 0.0)
@@ -71,6 +78,14 @@ def _div(c: Context, a: Arguments) -> Any:
 @handles("neg")
 def _neg(c: Context, a: Arguments) -> Any:
     return c.graph.affine(a.self, -1.0, 0.0)
+
+
+@handles("abs")
+def _abs(c: Context, a: Arguments) -> Any:
+    negative = c.graph.activation(c.graph.affine(a.self, -1.0, 0.0), "relu")
+    absolute = c.graph.add(c.graph.activation(a.self, "relu"), negative)  # one of them is zero, so exactly
+    c.absolute[absolute.ids.tobytes()] = a.self
+    return absolute
 
 
 @handles("square")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,10 +32,15 @@ HANDLERS: dict[str, Handler] = {}
 
 @dataclass
 class Context:
-    """The graph in the making, and the example sizes of batch and time."""
+    """The graph in the making, and the example sizes of batch and time.
+
+    ``absolute`` and ``one_more`` remember, by their ids, which tensors are abs(x) and abs(x) + 1 of which x.
+    """
 
     graph: Graph
     sizes: dict[str, int]
+    absolute: dict[bytes, Tensor] = field(default_factory=dict)
+    one_more: dict[bytes, Tensor] = field(default_factory=dict)
 
 
 def handles(*names: str) -> Callable[[Handler], Handler]:

@@ -88,7 +88,7 @@ class Record:
                     values[node] = getattr(self.program.graph_module, str(node.target))
             except ExportError as error:
                 described = type(error)(f"{_operation_name(node)}{_place(node)}: {error}")
-                described.progress = progress  # type: ignore[attr-defined]
+                described.progress = progress
                 raise described from None
         raise AssertionError("a record without an output")
 
