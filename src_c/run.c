@@ -535,7 +535,7 @@ gru_result gru_run(const gru_model *model, const gru_run_args *args, void *works
         computed = gru_make_schedule(model, args->n_streams, args->n_steps, gru_team_size(args->team));
         l = &computed;
     }
-    if (workspace_nbytes < l->shared_nbytes + l->n_threads * l->thread_nbytes + GRU_WORKSPACE_SLACK) {
+    if (workspace_nbytes < l->needed_nbytes) {
         return GRU_ERROR_ARGUMENT;
     }
     unsigned char *memory = aligned(workspace);

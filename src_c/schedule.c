@@ -15,9 +15,17 @@ enum {
 
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-static size_t take(size_t *next, size_t n, size_t item_nbytes) {
-    size_t at = *next;
-    *next += gru_round_up(n * item_nbytes, 64);
+/* Sizes stop here instead of overflowing: nobody has a workspace that large, so that such a call is refused. */
+#define TOO_LARGE (SIZE_MAX / 4)
+
+static size_t times(size_t a, size_t b) { return b && a > TOO_LARGE / b ? TOO_LARGE : a * b; }
+
+static size_t plus(size_t a, size_t b) { return a > TOO_LARGE - b ? TOO_LARGE : a + b; }
+
+/* Room for n items of `width` times `item_nbytes`, behind what has been taken before. */
+static size_t take(size_t *next, size_t n, size_t width, size_t item_nbytes) {
+    const size_t at = *next;
+    *next = plus(at, smaller(gru_round_up(times(times(n, width), item_nbytes), 64), TOO_LARGE));
     return at;
 }
 
@@ -31,35 +39,36 @@ gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_st
     }
     l.group_streams = smaller(share, most);
     l.block_steps = m->info.causal ? smaller(n_steps, BLOCK_ROWS / l.group_streams) : n_steps;
-    l.block_rows = l.group_streams * l.block_steps;
+    l.block_rows = times(l.group_streams, l.block_steps);
     l.chunk_rows = smaller(l.block_rows, BLOCK_ROWS / l.group_streams * l.group_streams);
     l.n_groups = (n_streams + l.group_streams - 1) / l.group_streams;
     l.share_panels = threads > 1 && l.n_groups == 1 && m->products_nbytes >= SHARE_FROM_NBYTES;
     l.n_threads = l.share_panels ? threads : smaller(threads, l.n_groups);
 
     size_t next = 0;
-    l.order = take(&next, n_streams, sizeof(uint32_t));
-    l.counts = take(&next, n_steps + 2, sizeof(uint32_t));
+    l.order = take(&next, n_streams, 1, sizeof(uint32_t));
+    l.counts = take(&next, n_steps + 2, 1, sizeof(uint32_t));
     l.shared_nbytes = next;
     next = 0;
-    l.values = take(&next, l.block_rows * m->step_values_width, sizeof(float));
-    l.sequence_values = take(&next, l.group_streams * m->sequence_values_width, sizeof(float));
-    l.sums_x = take(&next, l.chunk_rows * m->sums_x_width, sizeof(float));
-    l.sums_h = take(&next, l.group_streams * m->sums_h_width, sizeof(float));
-    l.z = take(&next, l.group_streams * m->hidden_width, sizeof(float));
-    l.rh = take(&next, l.group_streams * m->hidden_width, sizeof(float));
-    l.x = take(&next, l.chunk_rows, sizeof(float *));
-    l.start = take(&next, l.chunk_rows, sizeof(float *));
-    l.hoisted = take(&next, l.chunk_rows, sizeof(float *));
-    l.out = take(&next, l.chunk_rows, sizeof(float *));
-    l.h = take(&next, l.group_streams, sizeof(float *));
-    l.h_start = take(&next, l.group_streams, sizeof(float *));
-    l.sh = take(&next, l.group_streams, sizeof(float *));
-    l.z_rows = take(&next, l.group_streams, sizeof(float *));
-    l.rh_rows = take(&next, l.group_streams, sizeof(float *));
-    l.n_active = take(&next, l.block_steps, sizeof(size_t));
-    l.first_row = take(&next, l.block_steps + 1, sizeof(size_t));
+    l.values = take(&next, l.block_rows, m->step_values_width, sizeof(float));
+    l.sequence_values = take(&next, l.group_streams, m->sequence_values_width, sizeof(float));
+    l.sums_x = take(&next, l.chunk_rows, m->sums_x_width, sizeof(float));
+    l.sums_h = take(&next, l.group_streams, m->sums_h_width, sizeof(float));
+    l.z = take(&next, l.group_streams, m->hidden_width, sizeof(float));
+    l.rh = take(&next, l.group_streams, m->hidden_width, sizeof(float));
+    l.x = take(&next, l.chunk_rows, 1, sizeof(float *));
+    l.start = take(&next, l.chunk_rows, 1, sizeof(float *));
+    l.hoisted = take(&next, l.chunk_rows, 1, sizeof(float *));
+    l.out = take(&next, l.chunk_rows, 1, sizeof(float *));
+    l.h = take(&next, l.group_streams, 1, sizeof(float *));
+    l.h_start = take(&next, l.group_streams, 1, sizeof(float *));
+    l.sh = take(&next, l.group_streams, 1, sizeof(float *));
+    l.z_rows = take(&next, l.group_streams, 1, sizeof(float *));
+    l.rh_rows = take(&next, l.group_streams, 1, sizeof(float *));
+    l.n_active = take(&next, l.block_steps, 1, sizeof(size_t));
+    l.first_row = take(&next, l.block_steps + 1, 1, sizeof(size_t));
     l.thread_nbytes = next;
+    l.needed_nbytes = plus(plus(l.shared_nbytes, times(l.n_threads, l.thread_nbytes)), GRU_WORKSPACE_SLACK);
     return l;
 }
 
@@ -69,7 +78,7 @@ size_t gru_run_workspace_nbytes(const gru_model *model, size_t n_streams, size_t
     }
     const size_t threads = n_threads > 1 ? (size_t)n_threads : 1;
     const gru_schedule l = gru_make_schedule(model, n_streams, n_steps, threads);
-    return l.shared_nbytes + threads * l.thread_nbytes + GRU_WORKSPACE_SLACK;
+    return plus(plus(l.shared_nbytes, times(threads, l.thread_nbytes)), GRU_WORKSPACE_SLACK);
 }
 
 size_t gru_step_workspace_nbytes(const gru_model *model) { return gru_run_workspace_nbytes(model, 1, 1, 1); }

@@ -15,7 +15,7 @@ typedef struct gru_schedule {
     size_t values, sequence_values, sums_x, sums_h, z, rh; /* arrays of floats, */
     size_t x, start, hoisted, h, h_start, sh, out, z_rows, rh_rows; /* of pointers to rows, */
     size_t n_active, first_row;                                     /* of sizes per step */
-    size_t shared_nbytes, thread_nbytes;
+    size_t shared_nbytes, thread_nbytes, needed_nbytes;
 } gru_schedule;
 
 enum { GRU_WORKSPACE_SLACK = 64 }; /* to align what the caller gave */

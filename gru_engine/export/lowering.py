@@ -168,6 +168,7 @@ class _Lowering:
         if len(sources) == 1 and self.nodes[sources[0].node].operation == "one_hot" and not sources[0].end:
             token_ids = self.nodes[sources[0].node].inputs[0]
             keys = self.parts(token_ids, "")  # a matrix of one-hot vectors reads the tokens themselves
+            W = W.astype(np.float64)  # the bias is going to be added to it
         if np.array_equal(columns, np.arange(width)):
             return keys, W
         spread = np.zeros((W.shape[0], width), W.dtype)

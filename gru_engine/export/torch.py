@@ -33,7 +33,7 @@ from gru_engine.export.lowering import Lowered, lower
 from gru_engine.export.torch_record import Record, record
 from gru_engine.network import Network
 
-_PRIMES = [n for n in range(7, 1000) if all(n % k for k in range(2, n))]
+_PRIMES = [n for n in range(5, 1000) if all(n % k for k in range(2, n))]
 
 THRESHOLD_FLOAT64 = 1e-7
 """Largest accepted relative difference between the module in float64 and the float64 reference."""
