@@ -188,6 +188,8 @@ def main(
         if metadata is not None:
             net.metadata.update(parse_metadata(metadata))
         click.echo(net.summary())
+        source = {"framework": "PyTorch", "checkpoint": checkpoint.name, "module": module_name, "layers": layers}
+        net.metadata["source"] = {key: value for key, value in source.items() if value is not None}
         comparisons = common.save(net, out, run, "PyTorch", dtype=dtype, threshold=threshold)
     except ValueError as error:  # ExportError is one
         raise click.ClickException(str(error)) from error

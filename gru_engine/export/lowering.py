@@ -196,7 +196,10 @@ class _Lowering:
 
 
 def _selection(columns: Iterable[int], width: int) -> Array:
-    return np.eye(width, dtype=np.float32)[list(columns)]
+    places = list(columns)
+    matrix = np.zeros((len(places), width), np.float32)
+    matrix[np.arange(len(places)), places] = 1
+    return matrix
 
 
 def _fuse(steps: dict[Key, Step], outputs: Iterable[list[Key]]) -> dict[Key, Step]:
