@@ -211,6 +211,10 @@ class _Strings:
                 f"section STRINGS at byte {place.start} has {len(self.bytes)} bytes; expected a zero byte at its "
                 f"beginning and its end, and the size {records.round_up(content)}"
             )
+        try:
+            self.bytes.decode()
+        except UnicodeDecodeError as error:
+            raise FormatError(f"section STRINGS at byte {place.start} is not UTF-8: {error}") from None
 
     def get(self, table: _Table, i: int) -> str:
         """The name of record i."""

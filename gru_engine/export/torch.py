@@ -36,7 +36,7 @@ from gru_engine.network import Network
 _PRIMES = [n for n in range(5, 1000) if all(n % k for k in range(2, n))]
 
 THRESHOLD_FLOAT64 = 1e-6
-"""Largest accepted relative difference between the module in float64 and the float64 reference: constants are rounded to float32."""
+"""Largest accepted relative difference between the module in float64 and the reference; its constants are float32."""
 
 
 def from_module(
@@ -76,10 +76,11 @@ def trace(
     module: nn.Module, example_input: Any, *, axes: str | None = None, outputs: Sequence[int] | None = None
 ) -> Traced:
     """Like ``from_module``, and return what is needed to run the module beside its network."""
-    try:
-        module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-    except RuntimeError as error:
-        raise ExportError(f"{type(module).__name__} cannot be copied: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ExportError("the module is TorchScript, a program; export the nn.Module that it was made from")
+    module = _copied(module).cpu().eval().requires_grad_(False)
     example = example_input if isinstance(example_input, tuple) else (example_input,)
     leaves, spec = pytree.tree_flatten(example)
     if not leaves or not isinstance(leaves[0], torch.Tensor):
@@ -97,6 +98,17 @@ def trace(
             return traced
     # Of all guesses at the axes the one that came furthest was most likely right.
     raise max(errors, key=lambda error: error.progress)
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """A copy with tensors of its own. Computed ones (of weight_norm, or a state that was kept) become plain tensors."""
+    memo: dict[int, Any] = {}
+    for child in module.modules():
+        for value in child.__dict__.values():
+            for leaf in pytree.tree_leaves(value) if isinstance(value, (torch.Tensor, list, tuple)) else ():
+                if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
+                    memo[id(leaf)] = leaf.detach().clone()
+    return copy.deepcopy(module, memo)
 
 
 # ---- what the axes of the inputs may mean
@@ -190,7 +202,7 @@ def _trace_as(
         values = [
             torch.zeros(shape, dtype=leaf.dtype) if shape is not None else leaf for shape, leaf in zip(shapes, leaves)
         ]
-        records[shapes] = record(copy.deepcopy(module), pytree.tree_unflatten(values, spec))
+        records[shapes] = record(_copied(module), pytree.tree_unflatten(values, spec))
     returned = records[shapes].follow(graph, places, sizes)
     try:
         return _Outputs(graph, places, returned).traced(module, spec, records[shapes].output_names, outputs)
@@ -419,7 +431,7 @@ class Traced:
         """
         try:
             with _default_dtype(torch.float64):
-                return replace(self, module=copy.deepcopy(self.module).double())._check(batch, steps, THRESHOLD_FLOAT64)
+                return replace(self, module=_copied(self.module).double())._check(batch, steps, THRESHOLD_FLOAT64)
         except ExportError:
             raise
         except Exception:  # it mixes in a type of its own
