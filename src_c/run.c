@@ -468,6 +468,11 @@ static gru_result check_args(const gru_model *m, const gru_run_args *args) {
         (m->info.vocabulary ? !args->tokens || args->vectors : !args->vectors || args->tokens)) {
         return GRU_ERROR_ARGUMENT;
     }
+    for (size_t i = 0; i < args->n_streams; i++) {
+        if (!args->states[i]) {
+            return GRU_ERROR_ARGUMENT;
+        }
+    }
     for (size_t i = 0; args->lengths && i < args->n_streams; i++) {
         if (args->lengths[i] > args->n_steps || (m->info.per_sequence && !args->lengths[i])) {
             return GRU_ERROR_LENGTH;
@@ -529,10 +534,11 @@ gru_result gru_run(const gru_model *model, const gru_run_args *args, void *works
     if (result != GRU_OK || !kernels) {
         return result != GRU_OK ? result : GRU_ERROR_ARGUMENT;
     }
+    const size_t n_threads = gru_team_ready(args->team);
     gru_schedule computed;
     const gru_schedule *l = &model->step_schedule;
     if (args->n_streams > 1 || args->n_steps > 1 || args->team) {
-        computed = gru_make_schedule(model, args->n_streams, args->n_steps, gru_team_size(args->team));
+        computed = gru_make_schedule(model, args->n_streams, args->n_steps, n_threads);
         l = &computed;
     }
     if (workspace_nbytes < l->needed_nbytes) {

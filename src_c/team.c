@@ -19,7 +19,7 @@ gru_result gru_team_create(int n_threads, gru_team **team) {
 
 void gru_team_free(gru_team *team) { (void)team; }
 
-size_t gru_team_size(const gru_team *team) {
+size_t gru_team_ready(gru_team *team) {
     (void)team;
     return 1;
 }
@@ -75,8 +75,6 @@ static void relax(void) {
     __asm__ volatile("yield");
 #endif
 }
-
-size_t gru_team_size(const gru_team *team) { return team ? team->size : 1; }
 
 /* Waits for a generation other than `seen` and returns it. */
 static unsigned next_generation(gru_team *team, unsigned seen) {
@@ -180,17 +178,20 @@ void gru_team_free(gru_team *team) {
     free(team);
 }
 
+size_t gru_team_ready(gru_team *team) {
+    if (!team) {
+        return 1;
+    }
+    if (team->process != getpid() && start(team) != GRU_OK) {
+        team->process = 0; /* another try next time */
+        return 1;
+    }
+    return team->size;
+}
+
 void gru_team_run(gru_team *team, void (*work)(void *context, size_t member), void *context) {
     if (!team) {
         work(context, 0);
-        return;
-    }
-    if (team->process != getpid() && start(team) != GRU_OK) {
-        team->process = 0; /* no threads to be had in this child: alone then, and another try next time */
-        const size_t size = team->size;
-        team->size = 1;
-        work(context, 0);
-        team->size = size;
         return;
     }
     team->work = work;

@@ -9,11 +9,12 @@
 
 #include "gru_engine.h"
 
-/* Members, the caller among them; 1 for NULL. */
-size_t gru_team_size(const gru_team *team);
+/* Members that can work now, the caller among them; 1 for NULL. In a forked child it starts the threads anew; if the
+ * child may not have any, the caller is alone. */
+size_t gru_team_ready(gru_team *team);
 
 /* Calls work(context, member) once for each member at the same time and returns when all have returned. The caller is
- * member 0. */
+ * member 0. Call gru_team_ready before; NULL is the caller alone. */
 void gru_team_run(gru_team *team, void (*work)(void *context, size_t member), void *context);
 
 /* Inside the work: returns when all members have come here. What they wrote before is visible to all after. Does

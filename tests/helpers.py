@@ -28,7 +28,9 @@ def assert_bits(got: npt.ArrayLike, wanted: npt.ArrayLike, what: str) -> None:
     if not np.array_equal(a, b):
         at = tuple(np.argwhere(a != b)[0].tolist())
         x, y = float(np.asarray(got)[at]), float(np.asarray(wanted)[at])
-        raise AssertionError(f"{what}: {np.sum(a != b)} of {a.size} differ, first at {at}: {x.hex()}, expected {y.hex()}")
+        raise AssertionError(
+            f"{what}: {np.sum(a != b)} of {a.size} differ, first at {at}: {x.hex()}, expected {y.hex()}"
+        )
 
 
 def each_isa() -> Iterator[str]:
@@ -59,7 +61,9 @@ def gru_arrays(rng: np.random.Generator, hidden: int, columns: int, reset: str =
     }
 
 
-def gru_network(rng: np.random.Generator, hidden: int, columns: int, reset: str = "after", **options: Any) -> ge.Network:
+def gru_network(
+    rng: np.random.Generator, hidden: int, columns: int, reset: str = "after", **options: Any
+) -> ge.Network:
     """Input, one GRU layer, and a dense head of 5; the outputs are "y" and the hidden state, "h"."""
     net = ge.Network()
     h = net.gru(net.input(columns), reset=reset, **gru_arrays(rng, hidden, columns, reset), **options)

@@ -7,6 +7,7 @@ And the bits are those of docs/NUMERICS.md, computed here once more in NumPy.
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from collections.abc import Callable
 from functools import cache
@@ -96,7 +97,9 @@ def check_pool(rng: np.random.Generator, model: ge.Model, xs: Array, ys: Array, 
         if rng.random() < 0.3:
             pool.prepare([slots[i] for i in rng.permutation(chosen)[: rng.integers(0, len(chosen) + 1)]])
         got = pool.step([slots[i] for i in chosen], np.array([xs[i, done[i]] for i in chosen]))
-        assert_bits(got, np.array([ys[i, done[i]] for i in chosen]), f"{what}: pool, streams {chosen} at {done[chosen]}")
+        assert_bits(
+            got, np.array([ys[i, done[i]] for i in chosen]), f"{what}: pool, streams {chosen} at {done[chosen]}"
+        )
         done[chosen] += 1
     for i in range(streams):
         assert_bits(pool.get_state(slots[i]), states[i, -1], f"{what}: pool, state of stream {i}")
@@ -168,6 +171,48 @@ def test_batches_of_any_size(reset: str) -> None:
                 assert_bits(pool.step(slots, xs[rows, t]), ys[rows, t], f"reset {reset}, {isa}, pool of {n}, step {t}")
 
 
+def large_network(reset: str, whole: bool) -> ge.Network:
+    """Products so large that threads share the panels of one stream; ``whole``: with a reverse layer and its ends."""
+    rng = np.random.default_rng(13)
+    net = ge.Network()
+    x = net.input(90)
+    h = net.gru(x, reset=reset, **gru_arrays(rng, 330, 90, reset))
+    g = net.gru([h, x], reset=reset, direction="reverse" if whole else "forward", **gru_arrays(rng, 65, 420, reset))
+    y = net.dense(g, uniform(rng, 1, 300, 65), activation="softmax")
+    for value in (net.first(y), net.last(net.concat([g, h]))) if whole else (y, net.add(h, h), net.concat([x, h])):
+        net.output(value)
+    return net
+
+
+@pytest.mark.parametrize("reset", RESETS)
+def test_threads_that_share_one_stream(reset: str) -> None:
+    """Promise: threads that share the panels of large layers give the same bits, whatever their number."""
+    rng = np.random.default_rng(17)
+    model, whole = (ge.load(large_network(reset, w).tobytes()) for w in (False, True))
+    xs = uniform(rng, 1, 70, 90)
+    y, states = stepped(model, xs)
+    ends, ends_state = whole.run(xs, return_state=True)
+    for isa in each_isa():
+        steps = 3 if isa == "generic" else len(xs)
+        for threads in (2, 3, 5):
+            what = f"reset {reset}, {isa}, {threads} threads"
+            stream = model.stream(threads=threads)
+            for t in range(min(steps, 9)):
+                if rng.random() < 0.3:
+                    stream.prepare()
+                assert_bits(stream.step(xs[t]), y[t], f"{what}, step {t}")
+            assert_bits(stream.state, states[t], f"{what}, state")
+            got, state = model.run(xs[:steps], threads=threads, return_state=True)
+            assert_bits(got, y[:steps], f"{what}, run")
+            assert_bits(state, states[steps - 1], f"{what}, run, state")
+            got = model.run(xs[np.newaxis, :steps], lengths=[steps - 2], padding="carry", threads=threads)[0]
+            assert_bits(got, y[np.minimum(np.arange(steps), steps - 3)], f"{what}, padded")
+            if steps == len(xs):
+                got, state = whole.run(xs, threads=threads, return_state=True)
+                assert_bits(got, ends, f"{what}, reverse")
+                assert_bits(state, ends_state, f"{what}, reverse, state")
+
+
 # ---- whole sequences: directions, lengths, resets
 
 
@@ -190,7 +235,7 @@ def test_networks_with_reverse_layers(seed: int) -> None:
 def run_in_parts(model: ge.Model, x: Array, begins: Array) -> Array:
     """One sequence that is cut where ``begins`` is true and whose parts are run as sequences of their own."""
     cuts = [0, *(np.flatnonzero(begins[1:]) + 1).tolist(), len(x)]
-    return np.concatenate([model.run(x[a:b]) for a, b in zip(cuts, cuts[1:])])
+    return np.concatenate([model.run(x[a:b]) for a, b in itertools.pairwise(cuts)])
 
 
 @pytest.mark.parametrize("seed", range(200, 220))

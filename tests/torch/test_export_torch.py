@@ -3,28 +3,22 @@
 
 import collections
 import copy
-import importlib.util
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from click.testing import CliRunner
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import gru_engine as ge
-from gru_engine.export import chain, common
-from gru_engine.export.checkpoint import read_arrays
+from gru_engine.export import common
 from gru_engine.export.common import ExportError
 from gru_engine.export.torch import from_module, trace
-from gru_engine.export.torch_chain import run_chain
 
 torch.manual_seed(0)
 torch.set_num_threads(1)  # the threads of a larger pool wait for each other longer than they compute
-ROOT = Path(__file__).parents[2]
 STEPS = 50
 TOLERANCE = 2e-6  # of the engine in float32, relative to the largest magnitude, after 50 steps
 
