@@ -218,7 +218,9 @@ lint-cython: $(VENV)/.group-lint
 
 lint-format: $(VENV)/.group-lint
 	$(SAY) "clang-format"
-	@$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	@bad=0; for file in $(C_FILES); do \
+	    $(BIN)/clang-format $$file | diff -u --label $$file --label "$$file, formatted" $$file - || bad=1; \
+	done; exit $$bad
 
 lint-types: $(VENV)/.group-lint
 	$(SAY) "mypy"

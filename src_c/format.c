@@ -217,6 +217,11 @@ static const unsigned char *record(const reader *in, enum section section, uint3
     return in->bytes + in->section[section].offset + (uint64_t)i * nbytes;
 }
 
+/* Whether a name may begin there: not behind the section, not within a character. */
+static int is_name(const reader *in, uint32_t offset) {
+    return offset < in->section[STRINGS].nbytes && (in->bytes[in->section[STRINGS].offset + offset] & 0xC0) != 0x80;
+}
+
 static const char *string_at(const reader *in, uint32_t offset) {
     return (const char *)in->bytes + in->section[STRINGS].offset + offset;
 }
@@ -244,7 +249,7 @@ static gru_result check_tensors(reader *in) {
                  gates = u32_at(t + 16);
         uint64_t offset = u64_at(t + 24), nbytes = u64_at(t + 32);
         if (layout > GRU_LAYOUT_SUMS || !rows || !cols || rows > MAX_DIMENSION || cols > MAX_DIMENSION || !gates ||
-            gates > 4 || (layout == GRU_LAYOUT_PLAIN && gates != 1) || u32_at(t + 20) >= in->section[STRINGS].nbytes ||
+            gates > 4 || (layout == GRU_LAYOUT_PLAIN && gates != 1) || !is_name(in, u32_at(t + 20)) ||
             !all_zero(t + 40, 24)) {
             return bad(in, "tensor %u: layout %u, %u rows, %u columns, %u gates: not a tensor of this format", i,
                        layout, rows, cols, gates);
@@ -396,7 +401,7 @@ static unsigned allowed_slots(const gru_node *n) {
 static gru_result check_unused(reader *in, uint32_t node, const gru_node *n, const unsigned char *r) {
     const int has_act = n->op == GRU_OP_DENSE || n->op == GRU_OP_GRU || n->op == GRU_OP_ACTIVATION;
     int ok = u32_at(r + 16) == 0 && all_zero(r + 60, 4) && all_zero(r + 96, 32) && (has_act || all_zero(r + 24, 12)) &&
-             (n->op == GRU_OP_GRU || all_zero(r + 36, 24)) && u32_at(r + 20) < in->section[STRINGS].nbytes;
+             (n->op == GRU_OP_GRU || all_zero(r + 36, 24)) && is_name(in, u32_at(r + 20));
     for (unsigned slot = 0; slot < 8; slot++) {
         ok = ok && ((allowed_slots(n) >> slot & 1) || u32_at(r + 64 + 4 * slot) == NONE);
     }
@@ -535,7 +540,7 @@ static gru_result take_outputs(reader *in) {
             return bad(in, "output %u is node %u, which is not a vector of this network", i, o->node);
         }
         const gru_node *n = &model->nodes[o->node];
-        if (name >= in->section[STRINGS].nbytes || !*string_at(in, name)) {
+        if (!is_name(in, name) || !*string_at(in, name)) {
             return bad(in, "output %u has no name", i);
         }
         o->name = string_at(in, name);

@@ -503,3 +503,17 @@ def test_command_line_reads_npz(tool, tmp_path):
     (tmp_path / "m.npz").write_bytes(buffer.getvalue())
     result = CliRunner().invoke(tool.main, [str(tmp_path / "m.npz"), str(tmp_path / "m.gru")])
     assert result.exit_code == 0, result.output
+
+
+def test_the_tool_puts_a_json_object_into_the_file(tool, tmp_path):
+    """--metadata: what is in it comes back as Model.metadata; anything but a JSON object is refused by name."""
+    out, metadata = tmp_path / "m.gru", tmp_path / "meta.json"
+    metadata.write_text('{"letters": ["a", "b"]}')
+    result = CliRunner().invoke(tool.main, [str(CHAIN), str(out), "--metadata", str(metadata)])
+    assert result.exit_code == 0, result.output
+    assert ge.load(out).metadata["letters"] == ["a", "b"]
+    for text, complaint in (("[1]", "must be a JSON object, got list"), ("{", "is not JSON")):
+        metadata.write_text(text)
+        result = CliRunner().invoke(tool.main, [str(CHAIN), str(tmp_path / "no.gru"), "--metadata", str(metadata)])
+        assert result.exit_code == 1 and complaint in result.output, result.output
+        assert not (tmp_path / "no.gru").exists()

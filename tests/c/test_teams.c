@@ -105,6 +105,9 @@ static void teams(void) {
             gru_close(model);
         }
     }
+    for (int i = 0; i < 2000 && n_threads_now() != threads; i++) {
+        usleep(1000); /* a thread that was joined is in /proc for a moment yet */
+    }
     CHECK(n_threads_now() == threads, "%zu threads, before %zu", n_threads_now(), threads);
 }
 
@@ -113,7 +116,8 @@ static void teams_after_a_fork(void) {
     static float wanted[TEAM_FLOATS], got[TEAM_FLOATS];
     gru_team *team = NULL;
     size_t nbytes;
-    if (!gru_has_threads()) return;
+    const char *emulator = getenv("EMULATOR"); /* as the Makefile has it; QEMU cannot fork a process with threads */
+    if (!gru_has_threads() || (emulator && *emulator)) return;
     CHECK(gru_team_create(3, &team) == GRU_OK, "a team of three");
     for (uint32_t reset = 0; reset < 4; reset++) {
         gru_model *model = made_model(MADE_GRU, MADE_WIDTH_MOST, reset, file, &nbytes);
