@@ -73,7 +73,7 @@ $(VENV)/.group-%: pyproject.toml | $(VENV)/.created
 
 # The module goes beside its source, for each version of Python under a name of its own. The stamp has the time at which the
 # build began, so that a source saved meanwhile is built next time.
-$(VENV)/.installed: $(VENV)/.group-build setup.py pyproject.toml gru_engine/_core.pyx $(SOURCES) $(HEADERS)
+$(VENV)/.installed: $(VENV)/.group-build setup.py pyproject.toml gru_engine/_core.pyx $(wildcard gru_engine/*.pxi) $(SOURCES) $(HEADERS)
 	$(SAY) "gru_engine $(VERSION)"
 	@touch $@.began
 	@$(BIN)/python -m pip install -qq --no-build-isolation --no-deps --editable .

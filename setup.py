@@ -57,7 +57,7 @@ core = Extension(
     sources=["gru_engine/_core.pyx", *sorted(glob("src_c/*.c"))],
     include_dirs=["src_c"],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION")],
-    depends=[*sorted(glob("src_c/*.h")), "pyproject.toml", "setup.py"],
+    depends=[*sorted(glob("gru_engine/*.pxi") + glob("src_c/*.h")), "pyproject.toml", "setup.py"],
     libraries=["m"],
 )
 setup(ext_modules=[core], cmdclass={"build_ext": BuildExt})

@@ -22,17 +22,21 @@ GRID = 3000
 
 
 def to_float32(x) -> mp.mpf:
+    """Return the nearest float32."""
     return mp.mpf(float(np.float32(float(x))))
 
 
 def c_constant(x) -> str:
+    """Return x as a C hexadecimal constant."""
     digits, exponent = float(x).hex().split("p")
     return f"{digits.rstrip('0').rstrip('.')}p{exponent}f"
 
 
 def remez(values, weights, points, degree, fixed):
-    """Coefficients (a list, the first len(fixed) of them given) of the polynomial p that makes the largest
-    |weight * (p - value)| over the points least, and that maximum."""
+    """Find the polynomial p that makes the largest |weight * (p - value)| over the points least.
+
+    Returns its coefficients, the first len(fixed) of which are given, and that maximum.
+    """
     powers = range(len(fixed), degree + 1)
     unknown = len(powers)
     rest = [v - sum(c * u**k for k, c in enumerate(fixed)) for v, u in zip(values, points)]
@@ -78,8 +82,10 @@ def remez(values, weights, points, degree, fixed):
 
 
 def fit(name, value, weight, low, high, degree):
-    """Print the float32 coefficients of the polynomial for value(u), low <= u <= high; weight turns its absolute error
-    into the relative error of the function served."""
+    """Print the float32 coefficients of the polynomial for value(u), low <= u <= high.
+
+    The weight turns its absolute error into the relative error of the function that it serves.
+    """
     points = [low + (high - low) * (1 - mp.cos(mp.pi * (i + mp.mpf(1) / 2) / GRID)) / 2 for i in range(GRID)]
     values = [value(u) for u in points]
     weights = [weight(u) for u in points]
@@ -95,6 +101,7 @@ def fit(name, value, weight, low, high, degree):
 
 
 def fit_ln2():
+    """Print 1 / ln 2 and ln 2 in two parts."""
     # The nearest float32 happens to end in four zero bits, so that x - n * high is a float32 for all n that occur.
     high = to_float32(mp.log(2))
     low = to_float32(mp.log(2) - high)
