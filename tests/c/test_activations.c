@@ -25,9 +25,9 @@
 #include "opcodes.h"
 #include "vec_isa.h"
 
-#define BLOCK 8192  /* inputs at a time */
+#define BLOCK 8192 /* inputs at a time */
 
-static const struct vec_isa *isas[4];  /* those that can run here, fastest first */
+static const struct vec_isa *isas[4]; /* those that can run here, fastest first */
 static int isa_count, failures;
 
 static void fail(const char *what, float x) {
@@ -62,8 +62,8 @@ static const struct function {
     const char *name;
     int code;
     double (*reference)(double);
-    double bound;   /* ulp */
-    float lo, hi;   /* the mathematical range */
+    double bound; /* ulp */
+    float lo, hi; /* the mathematical range */
 } functions[] = {
     {"sigmoid", GRU_ACT_SIGMOID, ref_sigmoid, 2.6, 0, 1},
     {"tanh", GRU_ACT_TANH, tanh, 2.6, -1, 1},
@@ -71,7 +71,7 @@ static const struct function {
     {"log", FUNCTION_LOG, log, 0.95, -INFINITY, INFINITY},
     {"softplus", GRU_ACT_SOFTPLUS, ref_softplus, 2.9, 0, INFINITY},
     {"elu", GRU_ACT_ELU, ref_elu, 1.05, -1, INFINITY},
-    {"silu", GRU_ACT_SILU, ref_silu, 3.5, -0.2784647f, INFINITY},  /* least: -0.27846454, and the error */
+    {"silu", GRU_ACT_SILU, ref_silu, 3.5, -0.2784647f, INFINITY}, /* least: -0.27846454, and the error */
     {"softsign", GRU_ACT_SOFTSIGN, ref_softsign, 1.5, -1, 1},
 };
 enum { FUNCTIONS = sizeof functions / sizeof functions[0] };
@@ -79,8 +79,8 @@ enum { FUNCTIONS = sizeof functions / sizeof functions[0] };
 /* ---- checking one block of inputs ---- */
 
 struct result {
-    double error;  /* largest, ulp */
-    float x;       /* where */
+    double error; /* largest, ulp */
+    float x;      /* where */
     uint64_t hash;
 };
 
@@ -144,8 +144,9 @@ static size_t special_count;
 
 static void make_special_points(void) {
     static const float centres[] = {
-        0, 0x1p-126f, 0x1p-60f, 0x1p-12f, 0.5f, 0x1.6a09e6p-1f, 1, 0x1.6a09e6p0f, 2, 8, 9, 9.01f, 10, 16.6f, 17.3f, 40,
-        87.3365f, 88.02969f, 88.7228f, 90, 103.2789f, 103.9721f, 104, 108.6f, 110, 0x1p126f, INFINITY,
+        0,        0x1p-126f, 0x1p-60f,  0x1p-12f,  0.5f,  0x1.6a09e6p-1f, 1,   0x1.6a09e6p0f, 2,
+        8,        9,         9.01f,     10,        16.6f, 17.3f,          40,  87.3365f,      88.02969f,
+        88.7228f, 90,        103.2789f, 103.9721f, 104,   108.6f,         110, 0x1p126f,      INFINITY,
     };
     enum { CENTRES = sizeof centres / sizeof centres[0], REDUCTIONS = 84, AROUND = 256 };
     special = malloc((CENTRES + REDUCTIONS) * AROUND * 2 * sizeof(float));
@@ -154,7 +155,7 @@ static void make_special_points(void) {
         /* Odd multiples of ln 2, where the range reduction of exp changes from one multiple to the next. */
         float centre = i < CENTRES ? centres[i] : (float)((2 * (i - CENTRES) + 1) * 0.69314718055994530942);
         for (int k = 0; k < AROUND; k++) {
-            uint32_t u = bits_of(centre) + (uint32_t)k - AROUND / 2;  /* below 0 it wraps around to NaN */
+            uint32_t u = bits_of(centre) + (uint32_t)k - AROUND / 2; /* below 0 it wraps around to NaN */
             special[special_count++] = float_of(u);
             special[special_count++] = float_of(u ^ 0x80000000u);
         }
@@ -227,7 +228,7 @@ static float random_float(int range) {
 static double ref_parametric(int code, double alpha, double beta, double x) {
     switch (code) {
     case GRU_ACT_RELU: return x > 0 ? x : 0;
-    case GRU_ACT_AFFINE: return alpha * x + beta;  /* the product of two float32 is exact */
+    case GRU_ACT_AFFINE: return alpha * x + beta; /* the product of two float32 is exact */
     case GRU_ACT_LEAKY_RELU: return x >= 0 ? x : alpha * x;
     case GRU_ACT_THRESHOLDED_RELU: return x > alpha ? x : 0;
     case GRU_ACT_SCALED_TANH: return alpha * tanh(beta * x);
@@ -238,7 +239,11 @@ static double ref_parametric(int code, double alpha, double beta, double x) {
 }
 
 static void check_parametric(int print_hash) {
-    static const struct { const char *name; int code; double bound; } cases[] = {
+    static const struct {
+        const char *name;
+        int code;
+        double bound;
+    } cases[] = {
         {"linear", GRU_ACT_LINEAR, 0},
         {"relu", GRU_ACT_RELU, 0},
         {"affine", GRU_ACT_AFFINE, 0.5001},
@@ -284,10 +289,21 @@ static double seconds(void) {
 }
 
 static void print_times(void) {
-    static const struct { const char *name; int code; } timed[] = {
-        {"(loop)", GRU_ACT_LINEAR}, {"sigmoid", GRU_ACT_SIGMOID}, {"tanh", GRU_ACT_TANH}, {"relu", GRU_ACT_RELU},
-        {"hard sigm.", GRU_ACT_HARD_SIGMOID}, {"elu", GRU_ACT_ELU}, {"softsign", GRU_ACT_SOFTSIGN},
-        {"softplus", GRU_ACT_SOFTPLUS}, {"silu", GRU_ACT_SILU}, {"exp", FUNCTION_EXP}, {"log", FUNCTION_LOG},
+    static const struct {
+        const char *name;
+        int code;
+    } timed[] = {
+        {"(loop)", GRU_ACT_LINEAR},
+        {"sigmoid", GRU_ACT_SIGMOID},
+        {"tanh", GRU_ACT_TANH},
+        {"relu", GRU_ACT_RELU},
+        {"hard sigm.", GRU_ACT_HARD_SIGMOID},
+        {"elu", GRU_ACT_ELU},
+        {"softsign", GRU_ACT_SOFTSIGN},
+        {"softplus", GRU_ACT_SOFTPLUS},
+        {"silu", GRU_ACT_SILU},
+        {"exp", FUNCTION_EXP},
+        {"log", FUNCTION_LOG},
     };
     float x[384];
     for (int i = 0; i < 384; i++) x[i] = (float)(i - 191) / 40.0f;

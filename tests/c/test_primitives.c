@@ -30,8 +30,8 @@ static uint32_t random_u32(void) {
 /* Floats that meet: specials, equal ones, any bits, and moderate sizes. */
 static float random_float(void) {
     static const float specials[] = {
-        0.0f, -0.0f, 1.0f, -1.0f, INFINITY, -INFINITY, NAN, 0x1p-126f, -0x1p-126f, 0x1p-149f, -0x1p-149f,
-        0x1.fffffep127f, -0x1.fffffep127f, 0x1.fffffcp-127f, 0.5f, 3.0f,
+        0.0f,       -0.0f,     1.0f,       -1.0f,           INFINITY,         -INFINITY,        NAN,  0x1p-126f,
+        -0x1p-126f, 0x1p-149f, -0x1p-149f, 0x1.fffffep127f, -0x1.fffffep127f, 0x1.fffffcp-127f, 0.5f, 3.0f,
     };
     uint32_t u = random_u32();
     if (u % 4 == 0) return specials[u / 4 % 16];
@@ -153,7 +153,7 @@ static int test_partial(const struct vec_isa *isa) {
             size_t offset = at_end ? page - (size_t)n * 4 : 0;
             float *x = (float *)(void *)(map + page + offset), *y = (float *)(void *)(map + 4 * page + offset);
             float lanes[16];
-            memset(map + 4 * page, 0x5a, page);  /* canaries */
+            memset(map + 4 * page, 0x5a, page); /* canaries */
             for (int k = 0; k < n; k++) x[k] = (float)(k + 1);
             isa->copy_n(x, y, n, lanes);
             for (int k = 0; k < 16; k++) failures += !same(lanes[k], k < n ? (float)(k + 1) : 0.0f);

@@ -10,15 +10,50 @@
 enum { FUNCTION_EXP = 1000, FUNCTION_LOG = 1001 };
 
 enum vec_op {
-    OP_SET1, OP_ZERO, OP_LOAD, OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_SQRT, OP_FMA, OP_FNMA, OP_MIN, OP_MAX, OP_ABS, OP_NEG,
-    OP_NEG_ABS, OP_COPYSIGN, OP_LT, OP_LE, OP_GT, OP_GE, OP_EQ, OP_ISNAN, OP_AND, OP_OR, OP_ANY, OP_SELECT_NEG,
-    OP_SCALE2, OP_SUM16, OP_MAX16, OP_INT_ADD, OP_INT_SUB, OP_INT_AND, OP_INT_OR, OP_INT_XOR, OP_INT_SHL, OP_INT_SRA,
-    OP_INT_SRL, OP_INT_TO_FLOAT, OP_COUNT
+    OP_SET1,
+    OP_ZERO,
+    OP_LOAD,
+    OP_ADD,
+    OP_SUB,
+    OP_MUL,
+    OP_DIV,
+    OP_SQRT,
+    OP_FMA,
+    OP_FNMA,
+    OP_MIN,
+    OP_MAX,
+    OP_ABS,
+    OP_NEG,
+    OP_NEG_ABS,
+    OP_COPYSIGN,
+    OP_LT,
+    OP_LE,
+    OP_GT,
+    OP_GE,
+    OP_EQ,
+    OP_ISNAN,
+    OP_AND,
+    OP_OR,
+    OP_ANY,
+    OP_SELECT_NEG,
+    OP_SCALE2,
+    OP_SUM16,
+    OP_MAX16,
+    OP_INT_ADD,
+    OP_INT_SUB,
+    OP_INT_AND,
+    OP_INT_OR,
+    OP_INT_XOR,
+    OP_INT_SHL,
+    OP_INT_SRA,
+    OP_INT_SRL,
+    OP_INT_TO_FLOAT,
+    OP_COUNT
 };
 
 struct vec_isa {
     const char *name;
-    int (*usable)(void);  /* does this CPU have it */
+    int (*usable)(void); /* does this CPU have it */
     /* y = function(x); n a multiple of 16 */
     void (*apply)(int function, float alpha, float beta, const float *x, float *y, size_t n);
     /* One primitive on 16 lanes. Comparisons give 1 and 0; reductions fill all lanes; integers travel as float bits. */
