@@ -72,8 +72,11 @@ static void op(enum vec_op code, const float *pa, const float *pb, const float *
 /* One loop per function, the function inside it being a constant. */
 #define EACH_TIMED_FUNCTION(X)                                                                                         \
     X(GRU_ACT_LINEAR)                                                                                                  \
-    X(GRU_ACT_SIGMOID) X(GRU_ACT_TANH) X(GRU_ACT_RELU) X(GRU_ACT_HARD_SIGMOID) X(GRU_ACT_ELU) X(GRU_ACT_SOFTSIGN)      \
-        X(GRU_ACT_SOFTPLUS) X(GRU_ACT_SILU) X(FUNCTION_EXP) X(FUNCTION_LOG)
+    X(GRU_ACT_SIGMOID)                                                                                                 \
+    X(GRU_ACT_TANH)                                                                                                    \
+    X(GRU_ACT_RELU)                                                                                                    \
+    X(GRU_ACT_HARD_SIGMOID)                                                                                            \
+    X(GRU_ACT_ELU) X(GRU_ACT_SOFTSIGN) X(GRU_ACT_SOFTPLUS) X(GRU_ACT_SILU) X(FUNCTION_EXP) X(FUNCTION_LOG)
 
 #define THROUGHPUT(code)                                                                                               \
     case code:                                                                                                         \
