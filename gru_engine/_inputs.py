@@ -14,9 +14,17 @@ import numpy.typing as npt
 INT32 = np.iinfo(np.int32)
 
 
+def _array(value: Any, name: str) -> npt.NDArray[Any]:
+    """Return anything as an array."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # rows of different lengths, for instance
+        raise ValueError(f"{name} cannot be made an array: {error}") from None
+
+
 def vectors(x: Any, name: str, size: int, ndims: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """Return x as a plain float32 array with ``size`` floats in its last axis and one of ``ndims`` axes."""
-    array = np.asarray(x)
+    array = _array(x, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be an array of real numbers, got {_described(x, array)}")
     if array.ndim not in ndims or array.shape[-1] != size:
@@ -27,7 +35,7 @@ def vectors(x: Any, name: str, size: int, ndims: tuple[int, ...]) -> npt.NDArray
 
 def tokens(x: Any, name: str, vocab: int, ndims: tuple[int, ...]) -> npt.NDArray[np.int32]:
     """Return x as a C-contiguous int32 array of tokens that has one of ``ndims`` axes; their range is checked."""
-    array = np.asarray(x)
+    array = _array(x, name)
     if array.size == 0 and not isinstance(x, np.ndarray):
         array = array.astype(np.int32)  # [] is an array of floats to NumPy
     if array.dtype.kind not in "iu":
@@ -49,7 +57,7 @@ def check_tokens(array: npt.NDArray[Any], name: str, vocab: int) -> None:
 
 def state(value: Any, name: str, size: int, n_streams: int | None) -> npt.NDArray[np.float32]:
     """A state [size], or with ``n_streams`` states [n_streams, size] (one state stands for all)."""
-    array = np.asarray(value)
+    array = _array(value, name)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be an array of real numbers, got {_described(value, array)}")
     wanted = f"({size},)" if n_streams is None else f"({n_streams}, {size}) or ({size},)"
@@ -62,7 +70,7 @@ def state(value: Any, name: str, size: int, n_streams: int | None) -> npt.NDArra
 
 def lengths(value: Any, n_streams: int, n_steps: int, least: int) -> npt.NDArray[np.uintp]:
     """Lengths [n_streams], each from ``least`` to ``n_steps``."""
-    array = np.asarray(value)
+    array = _array(value, "lengths")
     if array.dtype.kind not in "iu":
         raise TypeError(f"lengths must be integers, got {_described(value, array)}")
     if array.shape != (n_streams,):
@@ -76,7 +84,7 @@ def lengths(value: Any, n_streams: int, n_steps: int, least: int) -> npt.NDArray
 
 def reset(value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """A reset mask of just this shape: booleans, or integers 0 and 1."""
-    array = np.asarray(value)
+    array = _array(value, "reset")
     if array.dtype.kind not in "biu" or (
         array.dtype.kind != "b" and array.size and (array.min() < 0 or array.max() > 1)
     ):
@@ -88,7 +96,7 @@ def reset(value: Any, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 def slots(value: Any, capacity: int) -> npt.NDArray[np.intp]:
     """Slot numbers [n] below ``capacity``."""
-    array = np.asarray(value)
+    array = _array(value, "slots")
     if array.size == 0 and not isinstance(value, np.ndarray):
         array = array.astype(np.intp)
     if array.dtype.kind not in "iu":

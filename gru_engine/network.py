@@ -8,6 +8,7 @@ concatenation. Whatever convention the arrays come in is turned into the one can
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Sequence
@@ -487,9 +488,13 @@ class Network:
         ValueError
             If the network has no outputs, a weight is beyond float32, a golden case does not fit, or the engine differs
             there by more than the tolerance.
+        OSError
+            If the file cannot be written.
         """
         data = self.tobytes(dtype, fold, golden, metadata)
         path = Path(path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with open(temporary, "wb") as file:
