@@ -296,11 +296,11 @@ cdef class Model:
         args.n_streams = n_streams
         args.n_steps = n_steps
         args.vectors = NULL if is_tokens else floats_of(array)
-        args.tokens = <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL
+        args.tokens = <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL
         args.states = (<States>states).pointers
         args.outputs = floats_of(y)
-        args.lengths = NULL if lengths is None else <const size_t *>cnp.PyArray_DATA(<cnp.ndarray>lengths)
-        args.reset = NULL if reset is None else <const uint8_t *>cnp.PyArray_DATA(<cnp.ndarray>reset)
+        args.lengths = NULL if lengths is None else <size_t *>cnp.PyArray_DATA(<cnp.ndarray>lengths)
+        args.reset = NULL if reset is None else <uint8_t *>cnp.PyArray_DATA(<cnp.ndarray>reset)
         args.carry_padding = padding == "carry"
         run(self, &args, n_threads)
         if return_state:

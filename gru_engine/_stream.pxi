@@ -142,7 +142,7 @@ cdef class Stream:
         self.enter()
         self.run_steps(
             NULL if is_tokens else floats_of(array),
-            <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL,
+            <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL,
             n_steps,
             floats_of(y),
         )
