@@ -169,6 +169,17 @@ torch-run: build $(VENV)/.group-test $(VENV)/.group-torch
 	$(SAY) "Tests against PyTorch"
 	@$(BIN)/pytest -q tests/torch $(ARGS)
 
+# PyTorch first, so that nothing else chooses its version. ARGS=--help tells the options.
+.PHONY: bench
+bench: ## speed, beside other runtimes in an environment of its own; ARGS=--quick for a short run
+	@$(AGAIN) VENV=build/venv-bench build/venv-bench/.group-torch
+	@$(AGAIN) VENV=build/venv-bench bench-run
+
+.PHONY: bench-run
+bench-run: build lib $(VENV)/.group-bench
+	$(SAY) "Benchmark"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 # The interpreter is not instrumented, so the run-time library comes first by LD_PRELOAD; leaks are the C tests' business.
 .PHONY: sanitize
 sanitize: build $(VENV)/.group-test ## C tests and Python tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -222,7 +233,7 @@ lint-format: $(VENV)/.group-lint
 	    $(BIN)/clang-format $$file | diff -u --label $$file --label "$$file, formatted" $$file - || bad=1; \
 	done; exit $$bad
 
-lint-types: $(VENV)/.group-lint
+lint-types: $(VENV)/.group-build $(VENV)/.group-lint
 	$(SAY) "mypy"
 	@$(BIN)/mypy --no-error-summary
 

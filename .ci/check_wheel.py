@@ -24,7 +24,7 @@ def check_package() -> None:
     assert not more, f"more than NumPy was installed: {more}"
     names = {path.name for path in folder.iterdir()}
     assert {"py.typed", "_core.pyi"} <= names, f"typing information is missing from {sorted(names)}"
-    sources = [path for path in folder.rglob("*") if path.suffix in {".c", ".h", ".pyx", ".pxd"}]
+    sources = [path for path in folder.rglob("*") if path.suffix in {".c", ".h", ".pyx", ".pxd", ".pxi"}]
     assert not sources, f"sources were installed: {sources}"
 
     seen = set()
