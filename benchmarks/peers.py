@@ -353,7 +353,7 @@ class _OpenVino(_Alternating):
                         request.set_tensor(f"n{i}", ov.Tensor(new, shared_memory=True))
                 self.requests.append(request)
         except RuntimeError as error:
-            raise Unsupported(f"openvino: {' '.join(str(error).split())[-160:]}") from None
+            raise Unsupported(f"openvino: {' '.join(str(error).split('THROWN:')[-1].split())[-160:]}") from None
         self.take_turns([request.infer for request in (self.requests[:1] if self.is_sequence else self.requests)])
 
 
@@ -424,7 +424,7 @@ class Ncnn(Peer):
             raise Unsupported("ncnn: its GRU has the reset gate after the product, sigmoid and tanh")
         if gru.width >= 256:
             raise Unsupported(
-                "ncnn: from H = 256 on its outputs are wrong, and other ones each time (version 1.0.20261020)"
+                "ncnn: from H = 256 on its outputs, as it is called here, are wrong, and others each time (1.0.20261020)"
             )
         return _Ncnn(case, gru)
 

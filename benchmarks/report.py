@@ -434,6 +434,8 @@ SECTIONS = {
 
 # ---- README and plots
 
+PICTURE = "![Time of a step over H, beside other runtimes](docs/plots/step.svg)"
+
 
 def readme_table(results: dict[str, Any]) -> str:
     """The rows that README.md shows: chosen beforehand, whatever came out."""
@@ -462,12 +464,13 @@ def readme_table(results: dict[str, Any]) -> str:
     header = ["", "gru_engine", "fastest peer", "faster", "of the machine's limit"]
     numbers = ", ".join(map(str, m["family, model, stepping"]))
     note = (
-        f"CPU time of one call from Python, float32, one thread, on {m['cpu']} (family, model, stepping {numbers}), "
+        f"CPU time of one call from Python (with emptied caches wall time), float32, one thread, "
+        f"on {m['cpu']} (family, model, stepping {numbers}), "
         f"against {peers}. "
         f"A peer is faster in {lost} of {races} rows measured: "
         "[method, all rows and losses](docs/PERFORMANCE.md), made by `make bench`."
     )
-    return "\n\n".join(text for text in (table(header, lines), note, preliminary(results)) if text)
+    return "\n\n".join(text for text in (table(header, lines), note, preliminary(results), PICTURE) if text)
 
 
 def plots(results: dict[str, Any]) -> dict[str, str]:
