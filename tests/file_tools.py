@@ -73,3 +73,23 @@ VALUES = (
     *(2**32, 2**40, 2**48, 2**62, 2**63 - 64, 2**63, 2**64 - 64, 2**64 - 1),
 )
 """Values that fields should not have, or only some fields may."""
+
+
+def with_tensors(data: bytes, records: list[bytes]) -> bytes:
+    """The file with these tensor records in front of its own: sections, offsets and counts are moved, nothing is checked."""
+    more = 64 * len(records)
+    header, parts = (
+        bytearray(data[:HEADER_SIZE]),
+        [data[a : a + n] for a, n in (section(data, i) for i in range(SECTIONS))],
+    )
+    struct.pack_into("<Q", header, 16, len(data) + more)
+    struct.pack_into("<I", header, 28, struct.unpack_from("<I", data, 28)[0] + len(records))
+    struct.pack_into("<Q", header, 128 + 16, len(parts[0]) + more)
+    for i in range(1, SECTIONS):
+        struct.pack_into("<Q", header, 128 + 32 * i + 8, section(data, i)[0] + more)
+    own = bytearray(parts[0])
+    for at in range(24, len(own), 64):
+        struct.pack_into("<Q", own, at, struct.unpack_from("<Q", own, at)[0] + more)
+    end = bytearray(data[-END_SIZE:])
+    struct.pack_into("<Q", end, 8, len(data) + more)
+    return sign(b"".join([header, *records, own, *parts[1:], end]))

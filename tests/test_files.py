@@ -14,8 +14,8 @@ import pytest
 import gru_engine as ge
 from gru_engine import format
 
-from .file_tools import VALUES, fields, section, sign
-from .helpers import assert_bits, each_isa, gru_network, token_network, uniform
+from .file_tools import VALUES, fields, section, sign, with_tensors
+from .helpers import assert_bits, each_isa, gru_arrays, gru_network, token_network, uniform
 from .random_networks import random_network
 
 GOLDEN = Path(__file__).parent / "data" / "golden_v1"
@@ -180,6 +180,35 @@ def test_every_field_with_every_absurd_value() -> None:
                 check_agreement(sign(bytes(file)), f"{name} = {value}")
             else:
                 refused(sign(bytes(file)))
+
+
+def test_sizes_that_wrap_around() -> None:
+    """Promise: sizes are added up so that they cannot pass 2^64 and come back into the file."""
+    assert refused(with_tensors(SMALL, [])) == ""
+    payload, side = section(SMALL, 5)[0] + 64 * 64, 2**28
+    records = [  # 64 times 2^58 bytes: the last of them ends where the first one began
+        struct.pack("<6I2Q24x", 0, 0, side, side, 1, 0, (payload + i * 2**58) % 2**64, 2**58) for i in range(64)
+    ]
+    check_agreement(with_tensors(SMALL, records), "tensors of 2^64 bytes together")
+    assert "tensor 0" in refused(with_tensors(SMALL, records))
+    assert "tensor 0" in refused(with_tensors(SMALL, records), verify=False)
+
+
+def test_every_edge_to_every_node() -> None:
+    """Promise: a node reads earlier nodes only, of the widths and rates that it needs; all widths are the same here."""
+    rng = np.random.default_rng(3)
+    net = ge.Network()
+    x = net.input(3)
+    a = net.activation(net.affine(x, *uniform(rng, 1, 2, 3)), "tanh")
+    h = net.gru(net.multiply(net.add(a, x), a), **gru_arrays(rng, 3, 3))
+    net.output(net.dense(net.activation(net.last(h), "softmax"), uniform(rng, 1, 3, 3)))
+    data = net.tobytes()
+    edges = [(name, at) for name, at, _ in fields(data) if name.startswith("edge")]
+    for name, at in edges:
+        for node in range(len(net.layers) + 2):
+            changed = bytearray(data)
+            struct.pack_into("<I", changed, at, node)
+            check_agreement(sign(bytes(changed)), f"{name} = {node}")
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -85,7 +85,7 @@ def test_different_streams_work_in_parallel() -> None:
 
     def work(i: int) -> None:
         stream = model.stream()
-        got[i] = np.array([stream.step(x) for x in xs[i]]) if i % 2 else model.run(xs[i])
+        got[i] = np.array([stream.step(x) for x in xs[i]]) if i % 2 else model.run(xs[i], threads=1 + i)
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for worker in workers:

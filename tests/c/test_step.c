@@ -380,14 +380,42 @@ static void arguments(void) {
     size_t first, width;
     CHECK(gru_get_output(model, s.info.n_outputs, &name, &first, &width) == GRU_ERROR_ARGUMENT, "one output too many");
     CHECK(gru_get_output(model, 0, &name, &first, &width) == GRU_OK && *name && first == 0 && width > 0, "output 0");
-    /* A forked stream: a state block is copied with memcpy. */
-    CHECK(gru_step(model, s.state, s.x, NULL, s.y, w) == GRU_OK && gru_prepare(model, s.state, w) == GRU_OK, "step");
-    memcpy(state, s.state, s.info.state_nbytes);
-    CHECK(gru_step(model, s.state, s.x, NULL, s.y, w) == GRU_OK && gru_step(model, state, s.x, NULL, y, w) == GRU_OK,
-          "step");
-    CHECK(same_bits(s.y, y, s.info.output_width), "a copied state goes on differently");
     free(y), free(state);
     tear_down(&s);
+}
+
+/* A stream that is copied with memcpy, prepared or not, and then run with and without resets: always the same bits. */
+static void preparing(void) {
+    static unsigned char file[MADE_FILE_NBYTES];
+    for (uint32_t reset = 0; reset < 4; reset++) {
+        for (int begins = 0; begins < 8; begins++) {
+            size_t nbytes;
+            float *states[1];
+            setup s;
+            gru_model *model = made_model(MADE_GRU, 21, reset, file, &nbytes);
+            if (!model) return;
+            set_up(&s, model, states);
+            const size_t n = SETUP_STEPS * s.info.output_width;
+            float *state = floats(s.info.state_nbytes / 4), *y = floats(n);
+            uint8_t mask[SETUP_STEPS] = {(uint8_t)(begins & 1), (uint8_t)(begins >> 1 & 1)};
+            mask[SETUP_STEPS - 1] = (uint8_t)(begins >> 2);
+            s.run.reset = begins ? mask : NULL;
+            gru_state_init(model, s.state);
+            CHECK(gru_step(model, s.state, s.x, NULL, s.y, s.step_workspace) == GRU_OK, "step");
+            memcpy(state, s.state, s.info.state_nbytes);
+            CHECK(gru_prepare(model, state, s.step_workspace) == GRU_OK, "prepare");
+            CHECK(gru_run(model, &s.run, s.run_workspace, s.run_nbytes) == GRU_OK, "run");
+            states[0] = state;
+            s.run.outputs = y;
+            CHECK(gru_run(model, &s.run, s.run_workspace, s.run_nbytes) == GRU_OK, "run");
+            CHECK(same_bits(y, s.y, n), "reset %u, begins %d: prepared, it gives other bits", reset, begins);
+            CHECK(gru_step(model, s.state, s.x, NULL, s.y, s.step_workspace) == GRU_OK, "step");
+            CHECK(gru_step(model, state, s.x, NULL, y, s.step_workspace) == GRU_OK, "step");
+            CHECK(same_bits(y, s.y, s.info.output_width), "reset %u, begins %d: other bits later", reset, begins);
+            free(state), free(y);
+            tear_down(&s);
+        }
+    }
 }
 
 static void tokens_and_lengths(void) {
@@ -453,6 +481,7 @@ int main(int argc, char **argv) {
                                  {"no system calls", no_system_calls},
                                  {"opening", opening},
                                  {"arguments", arguments},
+                                 {"preparing", preparing},
                                  {"tokens and lengths", tokens_and_lengths},
                                  {"instruction sets", instruction_sets}};
     return run_tests(tests, sizeof tests / sizeof tests[0]);
