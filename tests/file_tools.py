@@ -76,7 +76,7 @@ VALUES = (
 
 
 def with_tensors(data: bytes, records: list[bytes]) -> bytes:
-    """The file with these tensor records in front of its own: sections, offsets and counts are moved, nothing is checked."""
+    """The file with these tensor records behind its own: sections, offsets and counts are moved, nothing is checked."""
     more = 64 * len(records)
     header, parts = (
         bytearray(data[:HEADER_SIZE]),
@@ -92,4 +92,4 @@ def with_tensors(data: bytes, records: list[bytes]) -> bytes:
         struct.pack_into("<Q", own, at, struct.unpack_from("<Q", own, at)[0] + more)
     end = bytearray(data[-END_SIZE:])
     struct.pack_into("<Q", end, 8, len(data) + more)
-    return sign(b"".join([header, *records, own, *parts[1:], end]))
+    return sign(b"".join([header, own, *records, *parts[1:], end]))

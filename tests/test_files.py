@@ -28,6 +28,7 @@ def small_file(seed: int = 0) -> bytes:
 
 
 SMALL = small_file()
+TOKENS = token_network(np.random.default_rng(1), 3, 1).tobytes(fold=False)
 
 
 def refused(data: bytes, **options: Any) -> str:
@@ -82,9 +83,7 @@ def test_cut_off_at_every_byte(tmp_path: Path) -> None:
             ge.load(path, copy=bool(size % 2))
 
 
-@pytest.mark.parametrize(
-    "data", [SMALL, token_network(np.random.default_rng(1), 3, 1).tobytes()], ids=["gru", "tokens"]
-)
+@pytest.mark.parametrize("data", [SMALL, TOKENS], ids=["gru", "tokens"])
 def test_every_byte_changed(data: bytes) -> None:
     """Promise: whatever single byte is changed, in whatever way of these, the C reader refuses the file."""
     rng = np.random.default_rng(0)
@@ -167,16 +166,17 @@ def check_agreement(data: bytes, what: str) -> None:
     assert bool(c) == bool(python), f"{what}: C says {c or 'yes'!r}, Python says {python or 'yes'!r}"
 
 
-def test_every_field_with_every_absurd_value() -> None:
+@pytest.mark.parametrize("data", [SMALL, TOKENS], ids=["gru", "tokens"])
+def test_every_field_with_every_absurd_value(data: bytes) -> None:
     """Promise: no value of no field crashes the reader; what it takes can be run."""
     rng = np.random.default_rng(2)
-    for name, at, code in fields(SMALL):
+    for name, at, code in fields(data):
         for value in VALUES:
             if value >= 256 ** struct.calcsize(code):
                 continue
-            file = bytearray(SMALL)
+            file = bytearray(data)
             struct.pack_into(code, file, at, value)
-            if rng.random() < 0.1:
+            if rng.random() < 0.25:
                 check_agreement(sign(bytes(file)), f"{name} = {value}")
             else:
                 refused(sign(bytes(file)))
@@ -184,14 +184,15 @@ def test_every_field_with_every_absurd_value() -> None:
 
 def test_sizes_that_wrap_around() -> None:
     """Promise: sizes are added up so that they cannot pass 2^64 and come back into the file."""
-    assert refused(with_tensors(SMALL, [])) == ""
-    payload, side = section(SMALL, 5)[0] + 64 * 64, 2**28
-    records = [  # 64 times 2^58 bytes: the last of them ends where the first one began
-        struct.pack("<6I2Q24x", 0, 0, side, side, 1, 0, (payload + i * 2**58) % 2**64, 2**58) for i in range(64)
+    assert with_tensors(SMALL, []) == SMALL
+    end, side = sum(section(SMALL, 5)) + 64 * 64, 2**28
+    records = [  # 64 times 2^58 bytes behind the payload: where the last of them ends is the end of the payload again
+        struct.pack("<6I2Q24x", 0, 0, side, side, 1, 0, (end + i * 2**58) % 2**64, 2**58) for i in range(64)
     ]
-    check_agreement(with_tensors(SMALL, records), "tensors of 2^64 bytes together")
-    assert "tensor 0" in refused(with_tensors(SMALL, records))
-    assert "tensor 0" in refused(with_tensors(SMALL, records), verify=False)
+    huge = with_tensors(SMALL, records)
+    assert refused_by_python(huge)
+    for verify in (True, False):
+        assert "PAYLOAD" in refused(huge, verify=verify) or "end of at most" in refused(huge, verify=verify)
 
 
 def test_every_edge_to_every_node() -> None:

@@ -145,6 +145,6 @@ static void guard_pages(void) {
 }
 
 int main(void) {
-    static const test tests[] = {{"guard pages", guard_pages}};
+    static const test tests[] = {{"guard pages", guard_pages, 1}};
     return run_tests(tests, sizeof tests / sizeof tests[0]);
 }

@@ -139,6 +139,6 @@ static void teams_after_a_fork(void) {
 }
 
 int main(void) {
-    static const test tests[] = {{"teams", teams}, {"teams after a fork", teams_after_a_fork}};
+    static const test tests[] = {{"teams", teams, 1}, {"teams after a fork", teams_after_a_fork, 1}};
     return run_tests(tests, sizeof tests / sizeof tests[0]);
 }
