@@ -91,7 +91,11 @@ ifdef STRICT
 C_FLAGS += -Werror -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wconversion
 endif
 ifdef SANITIZE
-C_FLAGS += -Og -g -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+C_FLAGS += -O1 -g -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+# Everything in them is inlined: with a check before each access in line, and of pointers that AddressSanitizer checks
+# anyway, they take gcc ten minutes and gigabytes.
+$(OUT)/src_c/kernels_%.o: C_FLAGS += -g0 --param asan-instrumentation-with-call-threshold=0 \
+    -fno-sanitize=pointer-overflow,null,object-size
 endif
 # For the exhaustive test of the activations only: the library has threads of its own.
 OPENMP := $(shell echo 'int x;' | $(CC) -fopenmp -include omp.h -fPIC -shared -x c - -o /dev/null 2>/dev/null && echo -fopenmp)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -20,6 +20,7 @@ GROUPS = {
     "batch": "One step of a batch",
     "sequence": "Whole sequences in one call",
     "cold": "A step after the caches were emptied, and one every 10 ms",
+    "reduced": "Weights of fewer bits",
     "latency": "Distribution over many steps",
     "pool": "A random 256 of 10 000 streams, and a contiguous batch of 256",
     "prepare": "A step after `prepare()`",
@@ -29,6 +30,9 @@ GROUPS = {
     "memory": "Memory of four processes",
     "import": "Importing",
 }
+
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+"""Bytes of one weight, by type."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,24 @@ class Case:
     batch: int = 1
     steps: int = 1
     how: str = ""  # for cold: "evicted" or "paced"
+    dtypes: tuple[str, ...] = ()  # for reduced: the types of the weights, float32 first
+    twin: str = ""  # for reduced: the case in which the peers run the same network in float32
 
     @property
     def net(self) -> ge.Network:
         """The network, with the same weights in every process."""
-        return _network(self.name)
+        return _network(self.twin or self.name)
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of float32 weights that a step has to read."""
-        return sum(4 * matrix.size for matrix in self._matrices())
+        return self.bytes_of("float32")
+
+    def bytes_of(self, dtype: str) -> int:
+        """Bytes of the weights, kept as this type, that a step has to read; int8 has a float32 scale for each row."""
+        matrices = self._matrices()
+        scales = 4 * sum(len(matrix) for matrix in matrices) if dtype == "int8" else 0
+        return WEIGHT_BYTES[dtype] * sum(matrix.size for matrix in matrices) + scales
 
     @property
     def flops(self) -> int:
@@ -72,7 +84,7 @@ class Case:
 
     def inputs(self, steps: int) -> np.ndarray:
         """Inputs [steps, batch, I] float32, or tokens [steps, batch] int64."""
-        rng = np.random.default_rng(zlib.crc32(self.name.encode()) + 1)
+        rng = np.random.default_rng(zlib.crc32((self.twin or self.name).encode()) + 1)
         if self.net.vocab_size is not None:
             return rng.integers(0, self.net.vocab_size, (steps, self.batch))
         return rng.standard_normal((steps, self.batch, self.net.input_size), np.float32)
@@ -222,4 +234,19 @@ CASES = [
     Case("load-large", "load", "H = 2048", single(2048, 2048)),
     Case("memory", "memory", "H = 2048", single(2048, 2048)),
     Case("import", "import", "", single(16, 16)),
+]  # fmt: skip
+
+
+def _reduced(twin: str, prefix: str, *dtypes: str) -> Case:
+    """A case again, run by this engine with weights of these types beside float32."""
+    case = find(twin)
+    title = f"{prefix}{case.title}"
+    return replace(case, name=f"reduced-{twin}", group="reduced", title=title, dtypes=("float32", *dtypes), twin=twin)
+
+
+CASES += [
+    *(_reduced(f"step-{h}", "step, ", "bfloat16", "float16", "int8") for h in SIZES if h >= 64),
+    *(_reduced(f"batch-{b}x{h}", "batch step, ", "int8") for b, h in ((16, 128), (64, 256), (64, 512))),
+    *(_reduced(f"sequence-{t}x{b}x{h}", "sequence, ", "int8") for t, b, h in ((200, 1, 128), (200, 1, 256), (50, 64, 256))),
+    *(_reduced(cold, "step, ", "int8") for cold in ("evicted-64", "evicted-256", "evicted-512", "paced-256")),
 ]  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements that are not simply a case called again and again: the pool, prepare, threads, memory, imports."""
+"""What is not simply a case called again and again: pools, prepare, fewer bits, threads, memory, imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import gru_engine as ge
 from benchmarks import measure, peers
 from benchmarks.cases import find
-from benchmarks.worker import TOLERANCE
+from benchmarks.worker import ROUNDED_TOLERANCES, TOLERANCE, TOLERANCES, outputs, reference
 
 # ---- in the process of a peer
 
@@ -75,12 +75,12 @@ def _subsets(slots: np.ndarray, n: int) -> list[np.ndarray]:
     return [rng.choice(slots, n, replace=False) for _ in range(64)]
 
 
-def _in_turns(loops: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _in_turns(loops: dict[str, Any], seconds: float, rounds: int = 3) -> dict[str, Any]:
     counts = {label: measure.calls_per_block(loop) for label, loop in loops.items()}
     found: dict[str, Any] = {}
-    for _ in range(3):
+    for _ in range(rounds):
         for label, loop in loops.items():
-            part = measure.blocks(loop, counts[label], seconds / 3)
+            part = measure.blocks(loop, counts[label], seconds / rounds)
             before = found.setdefault(label, {"cpu": 1.0, "wall": []})
             before["cpu"] = min(before["cpu"], part["cpu"])
             before["wall"] += part["wall"]
@@ -128,6 +128,48 @@ def python(name: str, seconds: float) -> dict[str, Any]:
             step(x)
 
     return _in_turns({"step(x, out=y)": program.loop, "step(x)": fresh}, seconds)
+
+
+def reduced(name: str, seconds: float, n_cold: int) -> dict[str, Any]:
+    """This engine with weights of several types in turns, each first compared with the reference.
+
+    "error" is the difference from the reference with the weights as they were, "rounded_error" from the one with rounded
+    weights; "bytes" are those that a step reads.
+    """
+    case = find(name)
+    exact = reference(case)
+    programs: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    for dtype in case.dtypes:
+        program = peers.GruEngine().program(case, dtype)
+        y = outputs(program, case)
+        errors = [float(np.abs(y - wanted).max()) for wanted in (exact, reference(case, dtype))]
+        found[dtype] = {"error": errors[0], "rounded_error": errors[1], "bytes": case.bytes_of(dtype)}
+        if errors[0] <= TOLERANCES[dtype] and errors[1] <= ROUNDED_TOLERANCES[dtype]:
+            programs[dtype] = program
+        else:
+            found[dtype]["wrong"] = errors[0]
+    if case.how:
+        evict = measure.Evictor() if case.how == "evicted" else None
+        for _ in range(n_cold // 12):
+            for dtype, program in programs.items():
+                walls = measure.cold(program.call, case.how, 12, evict)
+                found[dtype].setdefault("wall", []).extend(walls)
+        return found
+    times = _in_turns({dtype: program.loop for dtype, program in programs.items()}, seconds, rounds=5)
+    return {dtype: result | times.get(dtype, {}) for dtype, result in found.items()}
+
+
+def torch_int8(name: str, seconds: float) -> dict[str, Any]:
+    """PyTorch's own GRU with int8 weights, quantised dynamically."""
+    from benchmarks.peers_tensors import Torch
+
+    case = find(name)
+    program = Torch().program(case, "int8")
+    error = float(np.abs(outputs(program, case) - reference(case)).max())
+    if not error <= 2 * TOLERANCES["int8"]:  # one scale for a whole matrix, and seven bits of the input
+        return {"torch, int8": {"error": error, "wrong": error}}
+    return {"torch, int8": {"error": error} | _in_turns({"int8": program.loop}, seconds)["int8"]}
 
 
 def model_file(name: str, folder: str) -> str:

@@ -74,8 +74,8 @@ class GruEngine(Peer):
 
     name = package = "gru_engine"
 
-    def program(self, case: Case) -> Program:
-        model = saved(case)
+    def program(self, case: Case, dtype: str = "float32") -> Program:
+        model = saved(case, dtype)
         if case.steps > 1:
             return _EngineSequence(model, case)
         return _EngineStream(model) if case.batch == 1 else _EnginePool(model, case)
@@ -86,11 +86,11 @@ class GruEngine(Peer):
         return {"gru_engine": lambda: ge.load(path), "gru_engine, verify=False": lambda: ge.load(path, verify=False)}
 
 
-def saved(case: Case, folder: Path | None = None) -> ge.Model:
-    """The case's network as a Model that is mapped from a file."""
-    with tempfile.TemporaryDirectory() as temporary:
-        path = (folder or Path(temporary)) / f"{case.name}.gru"
-        case.net.save(path)
+def saved(case: Case, dtype: str = "float32") -> ge.Model:
+    """The case's network, with weights of this type, as a Model that is mapped from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{case.name}.gru"
+        case.net.save(path, dtype=dtype)
         return ge.load(path)
 
 

@@ -29,7 +29,7 @@ class Torch(Peer):
     name, package = "torch", "torch"
     compiler = ""
 
-    def program(self, case: Case) -> Program:
+    def program(self, case: Case, dtype: str = "float32") -> Program:
         import torch
 
         torch.set_num_threads(1)
@@ -38,8 +38,8 @@ class Torch(Peer):
         if case.steps > 1:
             if self.compiler:
                 raise Unsupported("a whole sequence is one kernel of PyTorch's, eager or not")
-            return _TorchSequence(case)
-        return _TorchStep(case, self.compiler)
+            return _TorchSequence(case, dtype)
+        return _TorchStep(case, self.compiler, dtype)
 
 
 class TorchJit(Torch):
@@ -52,6 +52,18 @@ class TorchCompile(Torch):
     """torch.compile with freezing."""
 
     name, compiler = "torch-compile", "compile"
+
+
+def _quantised(module: Any, dtype: str) -> Any:
+    """A GRU or a GRUCell with weights of this type; its inputs are rounded to int8 at each call."""
+    import torch
+
+    if dtype == "float32":
+        return module
+    (part,) = torch.ao.quantization.quantize_dynamic(torch.nn.ModuleList([module]), {type(module)}, dtype=torch.qint8)
+    if type(part) is type(module):
+        raise Unsupported(f"{type(module).__name__} stayed float32")
+    return part
 
 
 def _cell(layer: Gru) -> Any:
@@ -153,11 +165,12 @@ def _module(case: Case) -> Any:
 
 
 class _TorchStep(Program):
-    def __init__(self, case: Case, compiler: str) -> None:
+    def __init__(self, case: Case, compiler: str, dtype: str) -> None:
         import torch
 
         self.torch = torch
         module, self.is_cell = _module(case)
+        module = _quantised(module, dtype)
         widths = [layer.width for layer in case.net.layers if isinstance(layer, Gru)]
         self.states = [torch.zeros(case.batch, width) for width in widths]
         tokens = case.net.vocab_size is not None
@@ -207,13 +220,14 @@ class _TorchStep(Program):
 
 
 class _TorchSequence(Program):
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, dtype: str) -> None:
         import torch
 
         self.torch = torch
         layer = case.net.layers[1]
         self.gru = torch.nn.GRU(layer.W.shape[1], layer.width).eval()
         self.gru.load_state_dict({f"{name}_l0": value for name, value in _cell(layer).state_dict().items()})
+        self.gru = _quantised(self.gru, dtype)
 
     def feed(self, x: np.ndarray) -> None:
         self.x = self.torch.tensor(x)

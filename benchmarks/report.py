@@ -4,26 +4,23 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import svg
+from benchmarks import goals, svg
 from benchmarks.cases import GROUPS, find
+from benchmarks.figures import COMPARED, OURS, Limits, bytes_of, figure, losses, race, rows_of, twin_race
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Path(__file__).resolve().parent / "results"
 METHOD = Path(__file__).resolve().parent / "method.md"
 PAGE, PLOTS, README = ROOT / "docs" / "PERFORMANCE.md", ROOT / "docs" / "plots", ROOT / "README.md"
 
-OURS = "gru_engine"
-COMPARED = ("step", "real", "batch", "sequence", "cold", "latency", "pool", "load")
-"""Groups in which a row is a race."""
-
 IN_README = (
     "step-16 step-32 step-64 step-128 step-256 step-512 step-1024 wake-word denoiser-256 nsnet2 token-32 "
-    "batch-16x128 batch-64x256 sequence-200x1x128 sequence-50x64x256 evicted-256"
+    "batch-16x128 batch-64x256 sequence-200x1x128 sequence-50x64x256 evicted-256 "
+    "reduced-step-128 reduced-step-512 reduced-batch-64x256"
 ).split()
 
 
@@ -52,79 +49,7 @@ def write() -> list[Path]:
     return [*written, PAGE, *([README] if n else [])]
 
 
-# ---- figures
-
-
-class Limits:
-    """What the machine can do, and so how long a row takes at least."""
-
-    def __init__(self, results: dict[str, Any]) -> None:
-        self.curve = [(point["bytes"], 1e9 * point["gigabytes_per_second"]) for point in results["limits"]["load"]]
-        self.peak = 1e9 * results["limits"]["compute"]["float32"]["gigaoperations_per_second"]
-        self.caches = results["machine"]["caches"]
-
-    def bandwidth(self, nbytes: float) -> float:
-        """Bytes per second from a buffer of this size: between the measured sizes on straight lines over their logarithms."""
-        if nbytes <= self.curve[0][0]:
-            return self.curve[0][1]
-        for (a, low), (b, high) in zip(self.curve, self.curve[1:]):
-            if nbytes <= b:
-                return low + (high - low) * math.log(nbytes / a) / math.log(b / a)
-        return self.curve[-1][1]
-
-    def level(self, nbytes: float) -> str:
-        """The smallest cache that holds so much."""
-        return next((f"L{cache['level']}" for cache in self.caches if nbytes <= cache["bytes"]), "memory")
-
-    def least(self, row: dict[str, Any]) -> tuple[float, str]:
-        """The shortest possible time of a row's call, and what limits it."""
-
-        def part(nbytes: float, flops: float, times: int) -> tuple[float, str]:
-            held = nbytes if row["case"].startswith("evicted") is False else 1 << 30
-            loading, computing = times * nbytes / self.bandwidth(held), times * flops / self.peak
-            return max((loading, self.level(held)), (computing, "FMA"))
-
-        if row["steps"] == 1:
-            return part(row["bytes"], row["flops"], 1)
-        half, flops = row["bytes"] / 2, row["flops"] / 2  # these cases have as many inputs as states
-        recurrent, what = part(half, flops / row["steps"], row["steps"])
-        return recurrent + part(half, flops, 1)[0], what
-
-
-def figure(result: dict[str, Any], clock: str) -> float | None:
-    """A peer's time; the wall's where there is no other."""
-    return result.get(clock, result.get("wall")) if "unsupported" not in result else None
-
-
-def race(row: dict[str, Any], clock: str = "cpu") -> tuple[float, str, float] | None:
-    """Our time, the fastest peer and its time."""
-    results = row["results"]
-    if row["group"] == "pool":
-        ours, others = figure(results["256 of 10 000"], clock), ["onnxruntime, 256 of 10 000"]
-    else:
-        ours, others = figure(results.get(OURS, {}), clock), [name for name in results if not name.startswith(OURS)]
-    times = {name: figure(results[name], clock) for name in others if name in results}
-    times = {name: value for name, value in times.items() if value}
-    if not ours or not times:
-        return None
-    best = min(times, key=times.__getitem__)
-    return ours, best.split(",")[0], times[best]
-
-
-def losses(results: dict[str, Any]) -> list[tuple[dict[str, Any], str, float, str, float]]:
-    """The rows in which a peer is faster: row, clock, our time, the peer, its time."""
-    found = []
-    for row in results["rows"]:
-        if row["group"] in COMPARED:
-            for clock in ("cpu", "wall"):
-                result = race(row, clock)
-                if (
-                    result
-                    and result[0] > result[2]
-                    and (clock == "cpu" or "cpu" in row["results"].get(OURS, {"cpu": 0}))
-                ):
-                    found.append((row, clock, *result))
-    return found
+# ---- pieces of text
 
 
 def number(seconds: float | None, factor: float = 1e6) -> str:
@@ -151,11 +76,6 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def rows_of(results: dict[str, Any], group: str) -> list[dict[str, Any]]:
-    """The rows of a group."""
-    return [row for row in results["rows"] if row["group"] == group]
-
-
 # ---- the page
 
 
@@ -175,6 +95,8 @@ def page(results: dict[str, Any]) -> str:
         limits_text(results),
         "## Where a peer is faster",
         losses_text(results),
+        "## Goals",
+        goals_text(results),
     ]
     for group, title in GROUPS.items():
         rows = rows_of(results, group)
@@ -231,6 +153,12 @@ def losses_text(results: dict[str, Any]) -> str:
     return f"Of {races} rows in these:\n\n" + "\n".join(lines)
 
 
+def goals_text(results: dict[str, Any]) -> str:
+    """What was aimed at and what came out."""
+    rows = table(["goal", "at least or at most", "measured", "outcome"], goals.table_rows(results))
+    return f"{goals.SET_ON}\n\n{goals.summary(results)}\n\n{rows}"
+
+
 def compared(results: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Tables of all peers, by both clocks, in µs."""
     limits = Limits(results)
@@ -276,6 +204,61 @@ def step_section(results: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 def real_section(results: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """The real networks, with the plot of ratios."""
     return "![How many times faster than the fastest peer](plots/ratios.svg)\n\n" + compared(results, rows)
+
+
+def reduced_section(results: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Weights of fewer bits."""
+    limits = Limits(results)
+    lines = []
+    for row in rows:
+        peer = twin_race(results, row)
+        plain = figure(row["results"].get("float32", {}), "cpu")
+        for label, result in row["results"].items():
+            time = figure(result, "cpu")
+            if time is None:
+                continue
+            ours = label in find(row["case"]).dtypes
+            least, by = limits.least(row, label) if ours else (None, "")
+            lines.append(
+                [
+                    row["title"] if label == "float32" else "",
+                    label,
+                    f"{bytes_of(row, label) / 1e6:.3g}" if ours else "–",
+                    number(time),
+                    f"{peer[1] / time:.2f}× ({peer[0]})" if peer else "–",
+                    f"{plain / time:.2f}×" if plain else "–",
+                    f"{100 * least / time:.0f} %" if least else "–",
+                    f"{by}, {spelled(least)}" if least else "–",
+                    f"{result['error']:.1e}",
+                ]
+            )
+    header = [
+        "µs (CPU time, least; of cold steps wall time, median)",
+        "weights",
+        "MB",
+        "time",
+        "fastest float32 peer ÷ this",
+        "our float32 ÷ this",
+        "of the limit",
+        "limited by",
+        "largest difference",
+    ]
+    missing = {}
+    for row in rows:
+        for label, result in row["results"].items():
+            why = f"off by {result['wrong']:.1e}; refused" if "wrong" in result else result.get("unsupported")
+            if why:
+                missing.setdefault((label, why), []).append(row["title"])
+    notes = "\n".join(f"- {label}: {why} ({'; '.join(titles)})" for (label, why), titles in missing.items())
+    return "\n\n".join(part for part in (REDUCED_NOTE, table(header, lines), notes) if part)
+
+
+REDUCED_NOTE = (
+    "This engine with its matrices kept as each type, in turns, in one process; the fastest float32 peer is that of the sections "
+    "above, with the same network; torch, int8 is PyTorch's `quantize_dynamic`, measured by itself. The limit counts the "
+    "bytes of the weights as they are kept, and multiply-adds at the float32 peak, for int8 those of the dot instruction. "
+    "The largest difference is from the reference (float64) with weights that were not rounded, of outputs between -1 and 1."
+)
 
 
 def latency_section(results: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -421,6 +404,7 @@ SECTIONS = {
     **dict.fromkeys(("batch", "sequence", "cold"), compared),
     "step": step_section,
     "real": real_section,
+    "reduced": reduced_section,
     "latency": latency_section,
     "pool": pool_section,
     "prepare": prepare_section,
@@ -442,19 +426,26 @@ def readme_table(results: dict[str, Any]) -> str:
     limits = Limits(results)
     lines = []
     for row in results["rows"]:
-        result = race(row) if row["case"] in IN_README else None
+        if row["case"] not in IN_README:
+            continue
+        dtype = "int8" if row["group"] == "reduced" else "float32"
+        result = race(row)
+        if dtype == "int8":  # the peers have float32
+            time, peer_and_time = figure(row["results"].get(dtype, {}), "cpu"), twin_race(results, row)
+            result = (time, *peer_and_time) if time and peer_and_time else None
         if result:
             ours, peer, theirs = result
             title = {"step": "step, ", "batch": "batch step, ", "sequence": "sequence, ", "cold": "step, "}.get(
                 row["group"], ""
             ) + row["title"]
+            title += ", int8 weights" if dtype == "int8" else ""
             lines.append(
                 [
                     title,
                     spelled(ours),
                     f"{spelled(theirs)} ({peer})",
                     f"{theirs / ours:.{0 if theirs > 10 * ours else 2}f}×",
-                    f"{100 * limits.least(row)[0] / ours:.0f} %",
+                    f"{100 * limits.least(row, dtype)[0] / ours:.0f} %",
                 ]
             )
     peers = ", ".join(name for name in results["versions"] if name != OURS)
@@ -464,8 +455,8 @@ def readme_table(results: dict[str, Any]) -> str:
     header = ["", "gru_engine", "fastest peer", "faster", "of the machine's limit"]
     numbers = ", ".join(map(str, m["family, model, stepping"]))
     note = (
-        f"CPU time of one call from Python (with emptied caches wall time), float32, one thread, "
-        f"on {m['cpu']} (family, model, stepping {numbers}), "
+        f"CPU time of one call from Python (with emptied caches wall time), float32 (peers also where ours is int8), one "
+        f"thread, on {m['cpu']} (family, model, stepping {numbers}), "
         f"against {peers}. "
         f"A peer is faster in {lost} of {races} rows measured: "
         "[method, all rows and losses](docs/PERFORMANCE.md), made by `make bench`."

@@ -52,7 +52,7 @@ class Plan:
     """How long everything is measured."""
 
     quick: bool
-    rounds: int
+    rounds: int  # at most
     seconds: float  # per peer, case and round
     cold_steps: int
     latency_steps: int
@@ -63,7 +63,14 @@ class Plan:
         """The short one or the full one."""
         if quick:
             return cls(True, 4, 0.015, 24, 20_000, ("step",))
-        return cls(False, 12, 0.05, 120, 1_000_000, ("step", "real", "batch"))
+        return cls(False, 12, 0.05, 96, 1_000_000, ("step", "batch"))
+
+
+SETTLED_ROUNDS, SETTLED = 4, 0.995
+"""A peer's figure stands when its least time after this many rounds is more than this fraction of what it was before them."""
+
+SLOW_STEP = 8_000
+"""Nanoseconds; a peer whose steps take longer is timed over a fifth of the steps."""
 
 
 class Remote:
@@ -199,6 +206,8 @@ class Runner:
         results = getattr(self, f"row_{case.group}", self.row_calls)(case)
         row = {"case": case.name, "group": case.group, "title": case.title, "results": results}
         if case.group not in ("load", "memory", "import"):
+            if case.twin:
+                row["twin"] = case.twin
             row |= {"batch": case.batch, "steps": case.steps, "bytes": case.weight_bytes, "flops": case.flops}
         self.rows.append(row)
         figures = []
@@ -240,6 +249,8 @@ class Runner:
         parts: dict[str, list[Any]] = {name: [] for name in results}
         for _ in range(self.plan.rounds):
             for name in self.turns(results):
+                if settled(parts[name]):
+                    continue
                 part = self.remotes[name]("measure", self.plan.seconds)
                 if "cpu" in part:
                     parts[name].append(part)
@@ -267,13 +278,13 @@ class Runner:
         return results
 
     def row_latency(self, case: Any) -> dict[str, Any]:
-        """Every step's time; the slowest peers take fewer steps."""
+        """Every step's time; slow peers take fewer steps."""
         results = self.start(case)
         times = {name: array("q") for name in results}
         for _ in range(10):
             for name in self.turns(results):
                 n = self.plan.latency_steps // 10
-                if times[name] and statistics.fmean(times[name]) > 30_000:
+                if times[name] and statistics.fmean(times[name]) > SLOW_STEP:
                     n //= 5
                 part = self.remotes[name]("latencies", n)
                 if isinstance(part, dict):
@@ -294,7 +305,7 @@ class Runner:
         found = self.remotes[name]("extra", *arguments)
         if "unsupported" in found:
             return {name: found}
-        return {label: merged([part]) for label, part in found.items()}
+        return {label: condensed(part) for label, part in found.items()}
 
     @property
     def long(self) -> float:
@@ -304,6 +315,17 @@ class Runner:
         """The pool, and ONNX Runtime with an array of states."""
         ours = self.extra(OURS, "pool", case.name, 4 * self.long)
         return ours | self.extra("onnxruntime", "pool_of_arrays", case.name, 2 * self.long)
+
+    def row_reduced(self, case: Any) -> dict[str, Any]:
+        """This engine with weights of each type, and PyTorch's GRU of int8."""
+        results = self.extra(OURS, "reduced", case.name, self.long, self.plan.cold_steps)
+        if not case.how and "torch" in self.remotes:
+            found = self.extra("torch", "torch_int8", case.name, self.long)
+            results["torch, int8"] = found.get("torch, int8") or found["torch"]
+        for label, result in results.items():
+            if "wrong" in result:
+                click.echo(f"{case.name}: {label} is off by {result['wrong']:.1e}: not measured")
+        return results
 
     def row_prepare(self, case: Any) -> dict[str, Any]:
         """Steps with and without prepare(), from Python and from C."""
@@ -363,7 +385,7 @@ class Runner:
         from benchmarks.extras import IMPORTS, import_once
 
         parts: dict[str, list[Any]] = {name: [] for name in IMPORTS if name in self.remotes}
-        for _ in range(3 if self.plan.quick else 10):
+        for _ in range(3 if self.plan.quick else 6):
             for name, found in parts.items():
                 part = import_once(IMPORTS[name], self.cpu)
                 found.append({"cpu": part["cpu"], "wall": [part["wall"]]})
@@ -380,10 +402,24 @@ def compiled(name: str, flags: list[str], more: list[Any] = []) -> Path:  # noqa
     return program
 
 
+def settled(parts: list[Any]) -> bool:
+    """Whether more rounds would hardly find a shorter CPU time: at least six were run, the last four brought little."""
+    if len(parts) < SETTLED_ROUNDS + 2:
+        return False
+    before = min(part["cpu"] for part in parts[:-SETTLED_ROUNDS])
+    return min(part["cpu"] for part in parts) > SETTLED * before
+
+
 def merged(parts: list[Any]) -> dict[str, float]:
     """One result of several."""
     walls = [wall for part in parts for wall in part["wall"]]
     return {"cpu": min(part["cpu"] for part in parts), "wall": statistics.median(walls), "wall_min": min(walls)}
+
+
+def condensed(part: dict[str, Any]) -> dict[str, Any]:
+    """A result whose walls are made their median and their least; whatever else is in it stays."""
+    walls = part.get("wall")
+    return {**part, "wall": statistics.median(walls), "wall_min": min(walls)} if walls else part
 
 
 def better(a: Any, b: Any) -> Any:

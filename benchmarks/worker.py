@@ -15,6 +15,13 @@ from typing import Any
 TOLERANCE = 1e-5
 """Largest difference from the reference (float64) that a peer's outputs, which are between -1 and 1 or so, may have."""
 
+TOLERANCES = {"float32": TOLERANCE, "bfloat16": 5e-3, "float16": 1e-3, "int8": 5e-2}
+"""The same for weights of fewer bits: the reference has the weights as they were."""
+
+ROUNDED_TOLERANCES = {**dict.fromkeys(TOLERANCES, TOLERANCE), "int8": 5e-3}
+"""Against a reference that rounds as the engine does. With int8 an element of a state that lies between two integers may become
+the other one in float64."""
+
 
 def make(name: str) -> Any:
     """The peer of this name."""
@@ -47,18 +54,7 @@ class Worker:
         self.program = None  # the memory of the last one
         self.case = case = find(name)
         self.program = program = self.peer.program(case)
-        inputs = case.inputs(6 if case.steps == 1 else case.steps)
-        if case.steps == 1:
-            outputs = []
-            for x in inputs:
-                program.feed(x)
-                program.call()
-                outputs.append(np.array(program.result()))
-        else:
-            program.feed(inputs)
-            program.call()
-            outputs = program.result()
-        error = float(np.abs(np.asarray(outputs) - reference(case, inputs)).max())
+        error = float(np.abs(outputs(program, case) - reference(case)).max())
         if not error <= TOLERANCE:
             self.program = None
             return {"wrong": error}
@@ -101,13 +97,36 @@ class Worker:
         self.program = None
 
 
-def reference(case: Any, inputs: Any) -> Any:
-    """What the reference gives for inputs [T, B, ...], as [T, B, O]."""
+def checked_inputs(case: Any) -> Any:
+    """The inputs [T, B, ...] with which a program is compared with the reference: six steps or the whole sequence."""
+    return case.inputs(6 if case.steps == 1 else case.steps)
+
+
+def outputs(program: Any, case: Any) -> Any:
+    """What a new program gives for these inputs, as [T, B, O]."""
+    import numpy as np
+
+    inputs = checked_inputs(case)
+    if case.steps > 1:
+        program.feed(inputs)
+        program.call()
+        return np.asarray(program.result())
+    found = []
+    for x in inputs:
+        program.feed(x)
+        program.call()
+        found.append(np.array(program.result()))
+    return np.asarray(found)
+
+
+def reference(case: Any, dtype: str | None = None) -> Any:
+    """What the reference gives for these inputs, as [T, B, O]; with a type, what it gives for weights rounded to it."""
     import numpy as np
 
     import gru_engine as ge
 
-    return np.moveaxis(ge.reference.run(case.net, np.moveaxis(inputs, 0, 1)), 1, 0)
+    y = ge.reference.run(case.net, np.moveaxis(checked_inputs(case), 0, 1), dtype=dtype)
+    return np.moveaxis(y, 1, 0)
 
 
 def main(connection: Connection, name: str, cpu: int) -> None:

@@ -7,18 +7,22 @@
 >>> y = stream.step(x)
 """
 
-from gru_engine import reference
+from gru_engine import cells, reference
 from gru_engine._core import Model, Pool, Stream, __version__, cpu_info, load, set_isa
 from gru_engine.errors import FormatError
+from gru_engine.generation import Hypothesis, beam_search
 from gru_engine.network import Network
 
 __all__ = [
     "FormatError",
+    "Hypothesis",
     "Model",
     "Network",
     "Pool",
     "Stream",
     "__version__",
+    "beam_search",
+    "cells",
     "cpu_info",
     "load",
     "reference",

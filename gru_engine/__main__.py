@@ -12,14 +12,19 @@ import numpy as np
 
 import gru_engine as ge
 from gru_engine.format import Golden, read
+from gru_engine.precision import DTYPES
 
 
 def info(path: str) -> int:
     """Print what a file contains."""
     model = ge.load(path)
     print(model.summary())
-    golden = read(path).golden
-    print(f"golden cases: {len(golden)}")
+    file = read(path)
+    for dtype in DTYPES:
+        sizes = [tensor.data.nbytes for tensor in file.tensors if tensor.dtype == dtype]
+        if sizes:
+            print(f"{dtype}: {len(sizes)} tensor{'s' * (len(sizes) > 1)}, {sum(sizes)} bytes")
+    print(f"golden cases: {len(file.golden)}")
     if model.metadata:
         print("metadata:", json.dumps(model.metadata, indent=2, ensure_ascii=False))
     return 0

@@ -9,16 +9,17 @@ import zlib
 
 import numpy as np
 
-from gru_engine import _inputs
+from gru_engine import _inputs, generation
 from gru_engine.errors import FormatError
 
 cimport cython
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.long cimport PyLong_AsLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.errno cimport errno
-from libc.stdint cimport int32_t, uint8_t, uintptr_t
+from libc.stdint cimport int32_t, uint8_t, uint64_t, uintptr_t
 from libc.string cimport memcpy
 
 cnp.import_array()
@@ -33,7 +34,7 @@ cdef extern from "gru_engine.h" nogil:
 
     ctypedef enum gru_result:
         GRU_OK, GRU_ERROR_ARGUMENT, GRU_ERROR_MEMORY, GRU_ERROR_IO, GRU_ERROR_FORMAT, GRU_ERROR_UNSUPPORTED
-        GRU_ERROR_TOKEN, GRU_ERROR_NOT_CAUSAL, GRU_ERROR_LENGTH
+        GRU_ERROR_TOKEN, GRU_ERROR_NOT_CAUSAL, GRU_ERROR_LENGTH, GRU_ERROR_SCORES
 
     ctypedef struct gru_open_options:
         size_t struct_nbytes
@@ -41,7 +42,7 @@ cdef extern from "gru_engine.h" nogil:
         int skip_verify
 
     ctypedef struct gru_info:
-        size_t input_width, vocabulary, output_width, n_outputs, state_width, state_nbytes, n_nodes, file_nbytes
+        size_t input_width, n_tokens, vocabulary, output_width, n_outputs, state_width, state_nbytes, n_nodes, file_nbytes
         int causal, per_sequence
         uint8_t digest[32]
 
@@ -54,6 +55,19 @@ cdef extern from "gru_engine.h" nogil:
         const size_t *lengths
         const uint8_t *reset
         int carry_padding
+        gru_team *team
+
+    ctypedef enum gru_scores:
+        GRU_SCORES_UNKNOWN
+
+    ctypedef struct gru_generate_args:
+        size_t struct_nbytes, n_first, n_tokens, output, top_k, n_stop
+        const int32_t *first
+        int32_t *tokens
+        const int32_t *stop
+        gru_scores scores
+        double temperature, top_p
+        uint64_t seed, offset
         gru_team *team
 
     enum:
@@ -75,6 +89,9 @@ cdef extern from "gru_engine.h" nogil:
     gru_result gru_prepare(const gru_model *, float *, void *)
     size_t gru_run_workspace_nbytes(const gru_model *, size_t, size_t, int)
     gru_result gru_run(const gru_model *, const gru_run_args *, void *, size_t)
+    gru_scores gru_get_scores(const gru_model *, size_t)
+    size_t gru_generate_workspace_nbytes(const gru_model *, int)
+    gru_result gru_generate(const gru_model *, float *, const gru_generate_args *, size_t *, void *, size_t)
     gru_result gru_team_create(int, gru_team **)
     void gru_team_free(gru_team *)
     const char *gru_isa_built(size_t)
@@ -90,13 +107,19 @@ __version__ = gru_version().decode()
 # because giving it up and taking it back costs 50 ns at best and a time slice of another thread at worst.
 cdef size_t KEEP_GIL_BELOW = 512 * 1024
 
+# Weights read between two looks at signals while tokens are generated: some milliseconds.
+cdef size_t SLICE_NBYTES = 64 * 1024 * 1024
+
 cdef bytes STATE_MAGIC = b"GRUSTATE"
 
 # Where the section table says where METADATA is (docs/FORMAT.md 1).
 METADATA_ENTRY = 128 + 32 * 6 + 8
 
-NOT_CAUSAL = "the network has a reverse layer: it cannot be stepped, only run over whole sequences (Model.run)"
-NO_LAST_STEP = "x has no steps, its shape is {}, and the network's outputs are of a sequence's last step"
+NOT_CAUSAL = (
+    "the network needs later steps, as a reverse layer or a mean over the sequence does: it cannot be stepped, only run over "
+    "whole sequences (Model.run)"
+)
+NO_LAST_STEP = "x has no steps, its shape is {}, and the network's outputs are one per sequence"
 
 
 # ---------------------------------------------------------------------------------------------------- instruction sets

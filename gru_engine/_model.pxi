@@ -47,11 +47,12 @@ cdef class Model:
     outputs : dict of str to slice
         The named parts of the output vector.
     causal : bool
-        Whether it can be stepped. Networks with a reverse layer see whole sequences only.
+        Whether it can be stepped. Networks with a reverse layer, windows that look ahead, or means, maxima and attention over
+        the sequence see whole sequences only.
     per_sequence : bool
-        Whether there is one output per sequence, that of its last step, rather than one per step.
+        Whether there is one output per sequence, of its last step or of all its steps, rather than one per step.
     state_size : int
-        Floats of a stream's state.
+        Floats of a stream's state: what its GRUs, states and windows keep from step to step (docs/FORMAT.md, section 5).
     digest : str
         SHA-256, in hexadecimal, of everything that determines a result.
     path : str or None
@@ -171,13 +172,22 @@ cdef class Model:
         """Return a table of the operations, then facts of the file, as a string of some lines."""
         from gru_engine.format import read, unpack
 
-        table = unpack(read(self._file())).summary()
-        return f"{table}\nfile: {self.path or 'from bytes'}, {self.nbytes} bytes, float32, digest {self.digest[:12]}"
+        file = read(self._file())
+        where, dtypes = self.path or "from bytes", " and ".join(file.dtypes)
+        return f"{unpack(file).summary()}\nfile: {where}, {self.nbytes} bytes, {dtypes}, digest {self.digest[:12]}"
 
     def __reduce__(self):
         if self.path is None or self.copied:
             return _load_bytes, (bytes(self._file()), self.verified)
         return _load_path, (self.path, self.digest, self.verified)
+
+    def _scores(self, number):
+        """What an output holds, by its operation: 1 + its place in ``generation.SCORES``; 0 if it cannot be told; -1 if
+        the model does not read one token per step and nothing else.
+        """
+        if self.info.n_tokens != 1 or self.info.input_width:
+            return -1
+        return <int>gru_get_scores(self.model, number)
 
     def __copy__(self):
         return self
@@ -236,7 +246,8 @@ cdef class Model:
             Valid steps of each sequence; an integer for a single one. Steps after the end change nothing.
         reset : array_like [T] or [B, T], optional
             True where a new sequence begins: the state before that step is the model's initial one (for a reverse
-            layer, which comes from the other side, before the step before it).
+            layer, which comes from the other side, before the step before it), and a window has zeros in place of the
+            steps on the other side. Outputs per sequence are of all valid steps nevertheless.
         state : array_like [state_size] or [B, state_size], or bytes, optional
             States to begin with. Reverse layers begin with theirs at the sequence's end.
         return_state : bool

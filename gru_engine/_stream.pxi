@@ -168,6 +168,164 @@ cdef class Stream:
             self.busy = False
             raise
 
+    def generate(
+        self,
+        n,
+        first,
+        *,
+        temperature=1.0,
+        top_k=None,
+        top_p=None,
+        seed=None,
+        offset=0,
+        stop=None,
+        output=None,
+        scores=None,
+    ):
+        """Generate tokens: choose one by the output, feed it, choose the next one by the new output, and so on.
+
+        Parameters
+        ----------
+        n : int
+            Most tokens to generate.
+        first : int or array_like [T]
+            The token, or the tokens of a prompt, to be fed first.
+        temperature : float
+            Probabilities are raised to the power of 1 / temperature: below 1 probable tokens become more probable. 0
+            always takes the most probable one, the smallest such token if there are several.
+        top_k : int, optional
+            Choose among this many of the most probable tokens only.
+        top_p : float, optional
+            Choose among the fewest of the most probable tokens that together have at least this share of the
+            probability (after temperature and top_k).
+        seed : int, optional
+            From 0 to 2**64 - 1: the same seed gives the same tokens on any machine. Without one it is a new one each
+            time, from the operating system.
+        offset : int
+            How many of the seed's random numbers to skip. Each generated token takes one.
+        stop : int or array_like, optional
+            Tokens that end the generation.
+        output : str, optional
+            The name of the output that scores the next token, if the model has several. It must have as many values as
+            there are tokens.
+        scores : {"logits", "log_probabilities", "probabilities"}, optional
+            What that output holds. By default as its operation says: a softmax makes probabilities, a log_softmax
+            log-probabilities, a dense layer without an activation logits.
+
+        Returns
+        -------
+        ndarray int32 [m]
+            The generated tokens, m <= n. If one of ``stop`` was chosen it is the last one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has another kind, shape or range, or the model cannot generate tokens.
+        FloatingPointError
+            If an output is no distribution: a NaN, +infinity, a negative probability, or no token that is possible.
+        RuntimeError
+            If another thread is using the stream.
+
+        After any exception, KeyboardInterrupt included, the state is as it was before the call.
+
+        Notes
+        -----
+        Everything but the very last token has been fed then (with n = 0: of the prompt). To go on, hand that one over:
+        ``a = s.generate(20, 0, seed=7)``, ``b = s.generate(20, a[-1], seed=7, offset=20)`` are the tokens of
+        ``s.generate(40, 0, seed=7)``.
+
+        docs/GENERATION.md defines the choice to the bit. The GIL is released, except for work of a few microseconds.
+        """
+        cdef Model model = self.model
+        wanted = generation.sampling(
+            model, n, first, temperature, top_k, top_p, seed, offset, stop, output, scores
+        )
+        tokens = np.empty(wanted.n, np.int32)
+        cdef gru_generate_args args
+        cdef const int32_t *prompt = <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>wanted.first)
+        cdef int32_t *generated = <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>tokens)
+        args.struct_nbytes = sizeof(args)
+        args.output = wanted.output
+        args.scores = <gru_scores><int>wanted.scores
+        args.temperature = wanted.temperature
+        args.top_k = wanted.top_k
+        args.top_p = wanted.top_p
+        args.seed = wanted.seed
+        args.offset = wanted.offset
+        args.stop = <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>wanted.stop)
+        args.n_stop = len(wanted.stop)
+        self.enter()
+        try:
+            done = self.generate_slices(&args, prompt, len(wanted.first), generated, wanted.n)
+        finally:
+            self.busy = False
+        if done < 0:
+            raise generation.no_choice(list(model.outputs)[wanted.output], -1 - done)
+        return tokens if done == wanted.n else tokens[:done].copy()
+
+    cdef Py_ssize_t generate_slices(
+        self, gru_generate_args *args, const int32_t *prompt, size_t n_prompt, int32_t *tokens, size_t n_tokens
+    ) except? -1:
+        """gru_generate in slices of some milliseconds, between which signals are looked after.
+
+        Returns the number of tokens; or -1 - that number if the scores after them are no distribution.
+        """
+        cdef Model model = self.model
+        # What a token costs, in bytes of weights that could be read meanwhile: the step, choosing, the call.
+        cdef size_t cost = model.info.file_nbytes + 64 * model.info.vocabulary + 4096
+        cdef size_t slice_tokens = SLICE_NBYTES // cost + 1
+        cdef bint short_call = cost * (n_prompt + n_tokens) < KEEP_GIL_BELOW
+        cdef int n_threads = 1 if self.short_step else self.n_threads
+        cdef size_t nbytes = gru_generate_workspace_nbytes(model.model, n_threads)
+        cdef char *memory = <char *>allocate(nbytes + model.info.state_nbytes)
+        cdef char *before = memory + nbytes
+        cdef size_t done = 0, n_new = 0, i
+        cdef bint stopped = False, feeding
+        cdef gru_result code = GRU_OK
+        cdef _Team team = None
+        memcpy(before, self.block, model.info.state_nbytes)
+        try:
+            team = borrow_team(n_threads)
+            args.team = team.team if team is not None else NULL
+            while True:
+                args.first = prompt
+                feeding = n_prompt > slice_tokens + 1
+                if feeding:  # the first part of it alone
+                    args.n_first = slice_tokens + 1
+                    args.n_tokens = 0
+                    prompt += slice_tokens
+                    n_prompt -= slice_tokens
+                else:
+                    args.n_first = n_prompt
+                    args.n_tokens = min(n_tokens - done, slice_tokens)
+                args.tokens = tokens + done
+                if short_call:
+                    code = gru_generate(model.model, self.block, args, &n_new, memory, nbytes)
+                else:
+                    with nogil:
+                        code = gru_generate(model.model, self.block, args, &n_new, memory, nbytes)
+                done += n_new
+                args.offset += n_new
+                if code != GRU_OK:
+                    memcpy(self.block, before, model.info.state_nbytes)
+                    if code != GRU_ERROR_SCORES:
+                        check(code)
+                    return -1 - <Py_ssize_t>done
+                if n_new:
+                    for i in range(args.n_stop):
+                        stopped |= args.stop[i] == tokens[done - 1]
+                    prompt = tokens + done - 1
+                    n_prompt = 1
+                if not feeding and (stopped or done == n_tokens):
+                    return done
+                PyErr_CheckSignals()
+        except BaseException:
+            memcpy(self.block, before, model.info.state_nbytes)
+            raise
+        finally:
+            give_back(n_threads, team)
+            release(memory)
+
     def prepare(self):
         """Compute the half of the next step that does not depend on its input, now, while the stream is idle.
 

@@ -2,8 +2,8 @@
 """The one table of activation functions: names, codes in a ``.gru`` file, default parameters and definitions.
 
 Names, parameters and defaults are those of the ONNX operators (https://onnx.ai/onnx/operators/onnx__GRU.html), in
-snake case. The functions here are the definitions, written for float64; what the engine computes in float32 is within
-a few ulp of them (docs/NUMERICS.md).
+snake case, where there is one. The functions here are the definitions, written for float64; what the engine computes
+in float32 is within a few ulp of them (docs/NUMERICS.md).
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ def _sigmoid(a: Array) -> Array:
 
 def _elu(a: Array, alpha: float) -> Array:
     return np.where(a >= 0, a, alpha * np.expm1(np.minimum(a, 0)))
+
+
+def _exp(a: Array) -> Array:
+    with np.errstate(over="ignore"):  # infinity is a result like others
+        return np.asarray(np.exp(a))
 
 
 def _softmax(a: Array) -> Array:
@@ -58,6 +63,9 @@ _DEFINITIONS = {
     "softsign": _Definition(10, (), lambda a: a / (1 + np.abs(a))),
     "softplus": _Definition(11, (), lambda a: np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a)))),
     "silu": _Definition(12, (), lambda a: a * _sigmoid(a)),
+    "clip": _Definition(13, (-1.0, 1.0), lambda a, alpha, beta: np.maximum(alpha, np.minimum(beta, a))),
+    "exp": _Definition(14, (), _exp),
+    "min_gru": _Definition(15, (), lambda a: np.where(a >= 0, a + 0.5, _sigmoid(a))),
     "softmax": _Definition(64, (), _softmax),
     "log_softmax": _Definition(65, (), _log_softmax),
 }
@@ -112,7 +120,8 @@ def activation(spec: ActivationLike, argument: str = "activation") -> Activation
     """The activation that ``spec`` describes: a name, or ``(name, alpha)``, ``(name, alpha, beta)``.
 
     Parameters that are not given have the ONNX defaults: ``affine`` (1, 0), ``leaky_relu`` 0.01,
-    ``thresholded_relu`` 1, ``scaled_tanh`` (1, 1), ``hard_sigmoid`` (0.2, 0.5), ``elu`` 1.
+    ``thresholded_relu`` 1, ``scaled_tanh`` (1, 1), ``hard_sigmoid`` (0.2, 0.5), ``elu`` 1; ``clip``, which limits to
+    the range from alpha to beta, has (-1, 1).
 
     Parameters
     ----------
@@ -126,7 +135,8 @@ def activation(spec: ActivationLike, argument: str = "activation") -> Activation
     TypeError
         If it is neither a name nor a tuple that begins with one, or a parameter is no number.
     ValueError
-        If the name is not known, there are too many parameters, or one is not a finite float32.
+        If the name is not known, there are too many parameters, one is not a finite float32, or the range of a clip is
+        empty.
     """
     if isinstance(spec, Activation):
         return spec
@@ -139,7 +149,10 @@ def activation(spec: ActivationLike, argument: str = "activation") -> Activation
     if len(given) > len(defaults):
         raise ValueError(f"{argument} {name!r} has {len(defaults)} parameters, got {len(given)}: {spec!r}")
     values = tuple(as_number(value, f"a parameter of {argument} {name!r}") for value in given)
-    return Activation(name, values + defaults[len(values) :])
+    values += defaults[len(values) :]
+    if name == "clip" and not np.float32(values[0]) <= np.float32(values[1]):
+        raise ValueError(f"{argument} 'clip' needs alpha <= beta, got {values[0]:g} and {values[1]:g}")
+    return Activation(name, values)
 
 
 def as_number(value: Any, what: str) -> float:

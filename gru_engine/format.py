@@ -7,10 +7,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from gru_engine.errors import FormatError
-from gru_engine.layers import Activate, Add, Affine, Array, Concat, Dense, Embedding, Gru, Input, Last, Multiply, Tokens
+from gru_engine.layers import (
+    Activate,
+    Add,
+    Affine,
+    Array,
+    Attend,
+    Blend,
+    Concat,
+    Dense,
+    Embedding,
+    First,
+    Gru,
+    Input,
+    Last,
+    Layer,
+    Max,
+    Mean,
+    Multiply,
+    Norm,
+    Slice,
+    State,
+    Tokens,
+    Window,
+)
 from gru_engine.network import Network, Value
 from gru_engine.pack import pack
 from gru_engine.read import File, Golden, Node, Output, Tensor, read
@@ -21,9 +46,10 @@ __all__ = ["File", "FormatError", "Golden", "Node", "Output", "Tensor", "pack", 
 def unpack(file: File) -> Network:
     """The network of a file.
 
-    Of a network that was packed with ``fold=False`` it is the same network (``Network.same``) if that was float32. A
-    folded embedding cannot be had back; an equivalent network stands for it: the table as the weights of one-hot
-    tokens or, in front of other inputs, as an embedding that goes through an identity matrix.
+    Of a network that was packed with ``fold=False`` it is the same network (``Network.same``) with the weights of the
+    file's type (``Network.rounded``). A folded embedding cannot be had back; an equivalent network stands for it: the
+    table as the weights of one-hot tokens or, in front of other inputs, as an embedding that goes through an identity
+    matrix. Either makes the same file again when it is packed in the same way.
 
     Raises
     ------
@@ -35,6 +61,9 @@ def unpack(file: File) -> Network:
     for node in file.nodes:
         tensors = {slot: file.tensors[number].array for slot, number in node.tensors.items()}
         values.append(_layer(net, node, [values[i] for i in node.inputs], tensors))
+    for value, node in zip(values, file.nodes):
+        if node.kind is State:
+            net.feed(value, values[node.parameters[0]])
     for output in file.outputs:
         net.output(values[output.node], output.name)
     net.metadata = dict(file.metadata)
@@ -57,15 +86,31 @@ def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Arr
         return _gru_layer(net, node, inputs, tensors)
     if node.kind is Concat:
         return net.concat(inputs, name=name)
-    if node.kind is Add:
-        return net.add(*inputs, name=name)
-    if node.kind is Multiply:
-        return net.multiply(*inputs, name=name)
     if node.kind is Affine:
         return net.affine(inputs[0], tensors[0][0], tensors[1][0], name=name)
     if node.kind is Activate:
         return net.activation(inputs[0], node.activation, name=name)
-    return net.last(inputs[0], name=name) if node.kind is Last else net.first(inputs[0], name=name)
+    if node.kind is State:
+        return net.state(node.width, tensors[0][0], name=name)
+    if node.kind is Slice:
+        first = node.parameters[0]
+        return net.slice(inputs[0], first, first + node.width, name=name)
+    if node.kind is Window:
+        return net.window(inputs[0], *node.parameters[:3], name=name)
+    if node.kind is Norm:
+        rms, parts, *_ = node.parameters
+        return net._norm("norm", inputs[0], tensors[0][0], tensors[1][0], node.epsilon, parts, bool(rms), name)
+    methods: dict[type[Layer], Callable[..., Value]] = {
+        Add: net.add,
+        Multiply: net.multiply,
+        Last: net.last,
+        First: net.first,
+        Blend: net.blend,
+        Mean: net.mean,
+        Max: net.max,
+        Attend: net.attend,
+    }
+    return methods[node.kind](*inputs, name=name)
 
 
 def _gru_layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Array]) -> Value:

@@ -8,7 +8,8 @@ file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ import numpy.typing as npt
 from gru_engine.activations import Activation
 
 Array = npt.NDArray[Any]
+
+NOT_FED = -1
+"""The source of a ``State`` that has none yet."""
 
 RESETS = ("after", "before", "all", "none")
 """Where the reset gate of a GRU acts, in the order of their codes in a file."""
@@ -41,6 +45,20 @@ class Layer:
         """The layer's weights by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    @property
+    def initial_state(self) -> Array:
+        """The layer's part of a stream's state at the start of a sequence: [n], n = 0 for most layers."""
+        return np.zeros(0)
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The layers it depends on: its inputs and, of a ``State``, its source."""
+        return self.inputs
+
+    def renumbered(self, number: Mapping[int, int]) -> Layer:
+        """The layer in a network whose layers have other numbers."""
+        return replace(self, inputs=tuple(number[i] for i in self.inputs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +110,11 @@ class Gru(Layer):
         """The gates in the order of the rows of W and U."""
         return "zn" if self.reset == "none" else "rzn"
 
+    @property
+    def initial_state(self) -> Array:
+        """h0."""
+        return self.h0
+
 
 @dataclass(frozen=True, eq=False)
 class Concat(Layer):
@@ -100,12 +123,12 @@ class Concat(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Add(Layer):
-    """``a + b``."""
+    """``a + b``; b may have the width 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Multiply(Layer):
-    """``a * b``, element by element."""
+    """``a * b``, element by element; b may have the width 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +154,105 @@ class Last(Layer):
 @dataclass(frozen=True, eq=False)
 class First(Layer):
     """The value at the first step of the sequence."""
+
+
+@dataclass(frozen=True, eq=False)
+class State(Layer):
+    """The value that a later layer, the source, had at the step before."""
+
+    initial: Array  # [width], the value at the start of a sequence
+    source: int  # number of the later layer; NOT_FED as long as there is none
+
+    @property
+    def initial_state(self) -> Array:
+        """The initial value."""
+        return self.initial
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The source, once there is one."""
+        return () if self.source == NOT_FED else (self.source,)
+
+    def renumbered(self, number: Mapping[int, int]) -> Layer:
+        """The layer in a network whose layers have other numbers."""
+        return replace(self, source=number[self.source])
+
+
+@dataclass(frozen=True, eq=False)
+class Blend(Layer):
+    """``z * a + (1 - z) * b``, element by element, of the inputs z, a, b."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slice(Layer):
+    """Some columns of the input, ``width`` of them."""
+
+    first: int  # of the columns
+
+
+@dataclass(frozen=True, eq=False)
+class Window(Layer):
+    """The input at ``taps`` steps, one after the other, the oldest first.
+
+    Tap j is the input at step ``t + (j - (taps - 1)) * dilation + ahead``, zeros where the sequence has no such step.
+    """
+
+    taps: int
+    dilation: int
+    ahead: int  # steps; 0 <= ahead <= (taps - 1) * dilation
+
+    @property
+    def history(self) -> int:
+        """Steps before the present one that it reads: the state has their inputs, the oldest first."""
+        return (self.taps - 1) * self.dilation - self.ahead
+
+    @property
+    def initial_state(self) -> Array:
+        """Zeros for the steps before the beginning."""
+        return np.zeros(self.history * (self.width // self.taps))
+
+
+@dataclass(frozen=True, eq=False)
+class Norm(Layer):
+    """Layer or root-mean-square normalisation of each of ``parts`` equal parts, then ``a * scale + shift``."""
+
+    scale: Array  # [width]
+    shift: Array  # [width]
+    epsilon: float
+    rms: bool  # the mean is not subtracted
+    parts: int
+
+
+@dataclass(frozen=True, eq=False)
+class Mean(Layer):
+    """The mean over the steps of the sequence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Max(Layer):
+    """The largest value over the steps of the sequence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attend(Layer):
+    """Means of the second input over the steps, weighted by the softmax over the steps of the first, the scores.
+
+    With scores of width S, score s weighs the s-th of S equal parts of the values.
+    """
+
+
+def sees_ahead(layer: Layer) -> bool:
+    """Whether the layer needs later steps, so that it cannot go step by step."""
+    if isinstance(layer, Gru):
+        return layer.reverse
+    if isinstance(layer, Window):
+        return layer.ahead > 0
+    return isinstance(layer, (First, Mean, Max, Attend))
+
+
+def ends_sequence(layer: Layer) -> bool:
+    """Whether the layer makes one value per sequence of the values of its steps."""
+    return isinstance(layer, (Last, First, Mean, Max, Attend))
 
 
 def same_layer(a: Layer, b: Layer) -> bool:

@@ -12,7 +12,6 @@ import errno
 import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,12 @@ import numpy.typing as npt
 
 from gru_engine.activations import ActivationLike
 from gru_engine.activations import activation as parse_activation
-from gru_engine.arguments import (
-    MAX_VOCABULARY,
-    MAX_WIDTH,
-    as_array,
-    as_name,
-    as_size,
-    as_vector,
-    fold_bias,
-    gru_fields,
-    halves,
-)
+from gru_engine.arguments import MAX_VOCABULARY, as_array, as_name, as_size, as_vector, fold_bias, gru_fields, halves
+from gru_engine.builder import MAX_CONCAT, Value, Vector
 from gru_engine.layers import (
+    NOT_FED,
     Activate,
-    Add,
-    Affine,
     Array,
-    Concat,
     Dense,
     Embedding,
     First,
@@ -45,57 +33,23 @@ from gru_engine.layers import (
     Input,
     Last,
     Layer,
-    Multiply,
+    Norm,
+    Slice,
+    State,
     Tokens,
+    Window,
     same_layer,
+    sees_ahead,
 )
+from gru_engine.operations import Operations
+from gru_engine.precision import as_dtype, rounded_layer
 
-MAX_CONCAT = 1024  # docs/FORMAT.md
-MAX_OUTPUTS = 4096
+__all__ = ["MAX_CONCAT", "MAX_OUTPUTS", "Network", "Value", "Vector"]
 
-
-@dataclass(frozen=True)
-class Value:
-    """The value of a layer: what the methods of ``Network`` take and return."""
-
-    network: Network
-    index: int
-
-    @property
-    def layer(self) -> Layer:
-        """The layer whose value it is."""
-        return self.network._layers[self.index]
-
-    @property
-    def width(self) -> int:
-        """Floats per time step (or per sequence); of tokens the size of the vocabulary."""
-        return self.layer.width
-
-    @property
-    def kind(self) -> str:
-        """``"tokens"`` or ``"vector"``."""
-        return "tokens" if isinstance(self.layer, Tokens) else "vector"
-
-    @property
-    def per_sequence(self) -> bool:
-        """Whether there is one value per sequence instead of one per time step."""
-        return self.layer.per_sequence
-
-    @property
-    def name(self) -> str:
-        """The name given to the layer, or an empty string."""
-        return self.layer.name
-
-    def __repr__(self) -> str:
-        name = f" {self.name!r}" if self.name else ""
-        return f"<Value {self.index}: {self.layer.operation}{name}, {self.kind} of {self.width}>"
+MAX_OUTPUTS = 4096  # docs/FORMAT.md
 
 
-Vector = Value | Sequence[Value]
-"""A value, or several that stand for their concatenation."""
-
-
-class Network:
+class Network(Operations):
     """A trained network.
 
     Examples
@@ -117,9 +71,7 @@ class Network:
     """Whatever is to be kept with the model: anything that JSON can express. Yours to set."""
 
     def __init__(self) -> None:
-        self._layers: list[Layer] = []
-        self._outputs: dict[str, int] = {}
-        self._concats: dict[tuple[tuple[int, ...], str], Value] = {}
+        super().__init__()
         self.metadata = {}
 
     # ---- inputs
@@ -254,44 +206,7 @@ class Network:
         ]
         return self.concat(both, name=name)
 
-    # ---- layers without matrices
-
-    def concat(self, values: Sequence[Value], *, name: str | None = None) -> Value:
-        """The values one after the other; of one value, the value itself.
-
-        A concatenation of concatenations is made one; the same concatenation of the same values is made once.
-        """
-        if not isinstance(values, (list, tuple)) or not values:
-            raise TypeError(f"concat needs a list of at least one Value, got {values!r}")
-        given = [self._step_vector(value, f"values[{i}]") for i, value in enumerate(values)]
-        parts = [part for value in given for part in self._parts(value)]
-        if len(parts) == 1:
-            return parts[0]
-        if len(parts) > MAX_CONCAT:
-            raise ValueError(f"concat of {len(parts)} values, expected at most {MAX_CONCAT}")
-        key = (tuple(part.index for part in parts), as_name(name))
-        if key not in self._concats:
-            self._concats[key] = self._append(Concat, parts, sum(part.width for part in parts), name)
-        return self._concats[key]
-
-    def add(self, a: Vector, b: Vector, *, name: str | None = None) -> Value:
-        """``a + b``, of the same width."""
-        return self._pairwise(Add, a, b, name)
-
-    def multiply(self, a: Vector, b: Vector, *, name: str | None = None) -> Value:
-        """``a * b`` element by element, of the same width."""
-        return self._pairwise(Multiply, a, b, name)
-
-    def affine(self, v: Vector, scale: npt.ArrayLike, shift: npt.ArrayLike, *, name: str | None = None) -> Value:
-        """``v * scale + shift`` element by element; scale and shift have the shape [width]."""
-        v = self._vector(v, "v")
-        scale, shift = (as_array(a, n, ("width",), (v.width,)) for a, n in ((scale, "scale"), (shift, "shift")))
-        return self._append(Affine, [v], v.width, name, scale=scale, shift=shift)
-
-    def activation(self, v: Vector, spec: ActivationLike, *, name: str | None = None) -> Value:
-        """An activation function of a value; softmax and log_softmax are over its whole width."""
-        v = self._vector(v, "v")
-        return self._append(Activate, [v], v.width, name, activation=parse_activation(spec, "spec"))
+    # ---- values per sequence; more operations are in operations.py
 
     def last(self, v: Vector, *, name: str | None = None) -> Value:
         """The value at the last step of the sequence: one value per sequence."""
@@ -364,19 +279,22 @@ class Network:
 
     @property
     def causal(self) -> bool:
-        """Whether it can be stepped: no reverse GRU and no ``first``."""
-        backward = (isinstance(layer, First) or (isinstance(layer, Gru) and layer.reverse) for layer in self._reached())
-        return not any(backward)
+        """Whether it can be stepped: nothing needs later steps, as a reverse GRU, ``first`` and ``mean`` do."""
+        return not any(map(sees_ahead, self._reached()))
 
     @property
     def state_size(self) -> int:
-        """Floats of a stream's state: the hidden states of the GRU layers one after the other."""
-        return sum(layer.width for layer in self._reached() if isinstance(layer, Gru))
+        """Floats of a stream's state: what layers keep from step to step, one after the other.
+
+        A GRU keeps its hidden state, a state its value, a window the inputs of the steps before that it reads, the oldest
+        first. The layers are in the order of ``pruned``.
+        """
+        return sum(len(layer.initial_state) for layer in self._reached())
 
     @property
     def initial_state(self) -> Array:
         """The state at the start of a sequence, float64 [state_size]."""
-        return np.concatenate([np.zeros(0)] + [layer.h0 for layer in self._reached() if isinstance(layer, Gru)])
+        return np.concatenate([np.zeros(0)] + [layer.initial_state for layer in self._reached()])
 
     @property
     def parameter_count(self) -> int:
@@ -384,22 +302,52 @@ class Network:
         return sum(array.size for layer in self._reached() for array in layer.arrays.values())
 
     def pruned(self) -> Network:
-        """The same network without the layers that reach no output.
+        """The same network without the layers that reach no output, in the order of a file.
+
+        That is the order in which they were added, except that what lies between a state and its source, and does not
+        depend on the one or is not needed for the other, stands before or behind.
 
         Raises
         ------
         ValueError
-            If there is no output.
+            If there is no output, or a state is not fed.
         """
         if not self._outputs:
             raise ValueError("the network has no output; name one with output(value)")
         reached = self._reached_indices()
+        for index in reached:
+            layer = self._layers[index]
+            if isinstance(layer, State) and layer.source == NOT_FED:
+                raise ValueError(
+                    f"{Value(self, index)!r} is not fed; feed(state, value) names what it is at the next step"
+                )
         number = {old: new for new, old in enumerate(reached)}
         net = Network()
-        for old in reached:
-            layer = self._layers[old]
-            net._layers.append(replace(layer, inputs=tuple(number[i] for i in layer.inputs)))
+        net._layers = [self._layers[old].renumbered(number) for old in reached]
         net._outputs = {name: number[index] for name, index in self._outputs.items()}
+        net.metadata = self.metadata
+        return net
+
+    def rounded(self, dtype: str) -> Network:
+        """The same network with the weights that a file of this type holds.
+
+        Parameters
+        ----------
+        dtype : {"float32", "bfloat16", "float16", "int8"}
+            Type of the matrices; matrices of one-hot tokens and everything else become float32. Those of int8, a float32
+            scale for each row times integers from -127 to 127, are float64 here, which holds the products exactly.
+
+        Raises
+        ------
+        ValueError
+            If ``dtype`` is none of these, a weight is beyond its range, or an int8 matrix has over 131072 columns.
+        """
+        as_dtype(dtype)
+        net = Network()
+        for layer in self._layers:
+            one_hot = any(isinstance(self._layers[i], Tokens) for i in layer.inputs)
+            net._layers.append(rounded_layer(layer, one_hot, dtype))
+        net._outputs = dict(self._outputs)
         net.metadata = self.metadata
         return net
 
@@ -454,9 +402,7 @@ class Network:
         """The bytes of a ``.gru`` file of this network; see ``save``."""
         from gru_engine.format import pack  # builds on this module
 
-        if dtype != "float32":
-            raise ValueError(f"dtype {dtype!r} is not supported; supported: 'float32'")
-        return pack(self, fold=fold, golden=golden, metadata=metadata)
+        return pack(self, fold=fold, golden=golden, metadata=metadata, dtype=dtype)
 
     def save(
         self,
@@ -471,12 +417,13 @@ class Network:
         Parameters
         ----------
         path : str or path
-        dtype : {"float32"}
-            Type of the weights in the file.
+        dtype : {"float32", "bfloat16", "float16", "int8"}
+            Type of the weight matrices in the file (see ``rounded``). Everything else, states and sums included, is float32;
+            with int8 the vectors that are multiplied with a matrix are rounded to int8 as well.
         fold : {"auto", True, False}
             Whether an embedding is multiplied into the matrix that reads it, as a table of finished sums with a row per
             token: faster, but larger for large vocabularies. ``"auto"``: where the table is no larger than what it
-            replaces, or than 16 MiB.
+            replaces, or than 16 MiB. No bit of a result depends on it, unless ``dtype`` is ``"int8"``: a table is float32.
         golden : list of (x, y, tolerance), optional
             Golden cases: an input sequence (float32 [T, I] or tokens [T]), the outputs of the framework it came from
             (or None) and the largest difference allowed. The engine's own outputs are computed and kept as well.
@@ -486,8 +433,9 @@ class Network:
         Raises
         ------
         ValueError
-            If the network has no outputs, a weight is beyond float32, a golden case does not fit, or the engine differs
-            there by more than the tolerance.
+            If the network has no outputs, ``dtype`` or ``fold`` is none of those above, a weight is beyond the range of
+            the type, an int8 matrix has more than 131072 columns, a golden case does not fit, or the engine differs there
+            by more than the tolerance.
         OSError
             If the file cannot be written.
         """
@@ -507,26 +455,8 @@ class Network:
 
     # ---- building blocks
 
-    def _append(self, kind: type[Layer], inputs: list[Value], width: int, name: str | None, **fields: Any) -> Value:
-        """Adds a layer: the one place where layers come into being."""
-        method = kind.__name__.lower()
-        for value in inputs:
-            self._check_same_rate(method, inputs[0], value)
-        fields.setdefault("per_sequence", any(value.per_sequence for value in inputs))
-        indices = tuple(value.index for value in inputs)
-        most = MAX_VOCABULARY if kind is Tokens else MAX_WIDTH
-        layer = kind(inputs=indices, width=as_size(width, f"{method}: the width", most), name=as_name(name), **fields)
-        self._layers.append(layer)
-        return Value(self, len(self._layers) - 1)
-
     def _append_gru(self, x: Value, name: str | None, reverse: bool, fields: dict[str, Any]) -> Value:
         return self._append(Gru, [x], len(fields["h0"]), name, reverse=reverse, **fields)
-
-    def _pairwise(self, kind: type[Layer], a: Vector, b: Vector, name: str | None) -> Value:
-        a, b = self._vector(a, "a"), self._vector(b, "b")
-        if a.width != b.width:
-            raise ValueError(f"{kind.__name__.lower()}: a and b must have the same width, got {a.width} and {b.width}")
-        return self._append(kind, [a, b], a.width, name)
 
     def _edge(self, kind: type[Layer], v: Vector, name: str | None) -> Value:
         v = self._vector(v, "v")
@@ -534,47 +464,9 @@ class Network:
             raise ValueError(f"{kind.__name__.lower()}: v is already one value per sequence: {v!r}")
         return self._append(kind, [v], v.width, name, per_sequence=True)
 
-    def _value(self, value: Any, argument: str) -> Value:
-        if not isinstance(value, Value):
-            raise TypeError(f"{argument} must be a Value of this network or a list of them, got {type(value).__name__}")
-        if value.network is not self:
-            raise ValueError(f"{argument} is a value of another network: {value!r}")
-        return value
-
-    def _step_vector(self, value: Any, argument: str) -> Value:
-        if self._value(value, argument).kind == "tokens":
-            raise ValueError(f"{argument} must be a vector, got the tokens; only embedding, dense and gru read tokens")
-        return self._value(value, argument)
-
-    def _vector(self, v: Vector, argument: str, tokens: bool = False) -> Value:
-        """One value, a list being concatenated; the tokens themselves only where allowed."""
-        if isinstance(v, (list, tuple)):
-            return self.concat(v)
-        return self._value(v, argument) if tokens else self._step_vector(v, argument)
-
-    def _parts(self, value: Value) -> list[Value]:
-        return [Value(self, i) for i in value.layer.inputs] if isinstance(value.layer, Concat) else [value]
-
     def _check_first(self, method: str) -> None:
         if self._layers:
             raise ValueError(f"{method}() must come first and once; the network already has {Value(self, 0)!r}")
-
-    @staticmethod
-    def _check_same_rate(method: str, a: Value, b: Value) -> None:
-        if a.per_sequence != b.per_sequence:
-            step, sequence = (b, a) if a.per_sequence else (a, b)
-            raise ValueError(f"{method}: {step!r} is one value per time step, but {sequence!r} is one per sequence")
-
-    def _reached_indices(self) -> list[int]:
-        """The layers that reach an output, in order."""
-        reached = set(self._outputs.values())
-        for index in reversed(range(len(self._layers))):
-            if index in reached:
-                reached.update(self._layers[index].inputs)
-        return sorted(reached)
-
-    def _reached(self) -> list[Layer]:
-        return [self._layers[i] for i in self._reached_indices()]
 
 
 # ---- summary
@@ -589,5 +481,14 @@ def _summary_row(index: int, layer: Layer) -> tuple[str, ...]:
         details += ["reverse"] if layer.reverse else []
     elif isinstance(layer, (Dense, Activate)):
         details = [str(layer.activation)]
+    elif isinstance(layer, State):
+        details = ["not fed" if layer.source == NOT_FED else f"of {layer.source}, one step before"]
+    elif isinstance(layer, Slice):
+        details = [f"columns {layer.first} to {layer.first + layer.width - 1}"]
+    elif isinstance(layer, Window):
+        details = [f"{layer.taps} taps", f"dilation {layer.dilation}", f"{layer.ahead} ahead"]
+    elif isinstance(layer, Norm):
+        details = ["root mean square" if layer.rms else "layer", f"epsilon {layer.epsilon:g}"]
+        details += [f"{layer.parts} parts"] if layer.parts > 1 else []
     reads = ", ".join(map(str, layer.inputs))
     return str(index), layer.operation, layer.name, reads, str(layer.width), str(weights or ""), ", ".join(details)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """float32 arithmetic of docs/NUMERICS.md in NumPy, bit for bit, without compiled code.
 
-It computes the tables of folded embeddings when a file is written, and is an independent check of the kernels.
+It computes the tables of folded embeddings when a file is written, and is an independent check of the kernels. Weights of
+a file that are not float32 are those of ``gru_engine.precision``.
 """
 
 from __future__ import annotations
@@ -97,6 +98,68 @@ def _sums_of_block(bias: Float32, matrix: Float32, x: Float32) -> Float32:
         with np.errstate(all="ignore"):
             chains = chains[0::2] + chains[1::2]
     return np.asarray(chains[0])
+
+
+LEAST_MAGNITUDE = np.float32(2.0**-100)
+"""To which at least a vector is scaled when it is rounded to int8."""
+
+_MAGIC = np.float32(1.5 * 2**23)  # a float32 near it has no digits behind the point
+
+
+def quantised(x: Float32) -> tuple[npt.NDArray[np.int8], Float32]:
+    """Vectors rounded to int8 with one step each: x is about step * q (docs/NUMERICS.md, section 6).
+
+    Parameters
+    ----------
+    x : float32 [N, K]
+
+    Returns
+    -------
+    q : int8 [N, K]
+        From -127 to 127; 0 where the step is NaN.
+    step : float32 [N]
+        The largest magnitude of the vector / 127; NaN where an element is NaN or infinite.
+    """
+    magnitude = np.maximum(np.abs(x).max(axis=1, initial=0), LEAST_MAGNITUDE)
+    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(x).all(axis=1))
+    magnitude[~finite] = 1
+    inverse, step = np.float32(127) / magnitude, magnitude / np.float32(127)
+    shifted = fma32(np.where(finite[:, np.newaxis], x, np.float32(0)), inverse[:, np.newaxis], _MAGIC)
+    step[~finite] = np.nan
+    return (shifted - _MAGIC).astype(np.int8), step
+
+
+def int8_sums(bias: Float32, scales: Float32, integers: npt.NDArray[np.int8], x: Float32) -> Float32:
+    """``sums(b, M, x)`` of an int8 matrix, docs/NUMERICS.md, section 6, for rows of inputs.
+
+    Parameters
+    ----------
+    bias : float32 [G, H]
+    scales : float32 [G, H]
+    integers : int8 [G, H, K]
+        The matrix is scales times integers.
+    x : float32 [N, K]
+
+    Returns
+    -------
+    float32 [N, G, H]
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+    """
+    gates, width, columns = integers.shape
+    if not bias.shape == scales.shape == (gates, width) or x.ndim != 2 or x.shape[1] != columns:
+        raise ValueError(
+            "int8_sums needs bias and scales [G, H], integers [G, H, K] and x [N, K], "
+            f"got {bias.shape}, {scales.shape}, {integers.shape} and {x.shape}"
+        )
+    q, step = quantised(x)
+    total = np.einsum("nk,ghk->ngh", q.astype(np.float64), integers.astype(np.float64))  # integers below 2^53: exact
+    with np.errstate(all="ignore"):
+        factor = scales * step[:, np.newaxis, np.newaxis]
+    return fma32(total.astype(np.float32), factor, bias)
 
 
 def as_float32(array: npt.NDArray[Any], what: str) -> Float32:

@@ -14,9 +14,25 @@ import numpy as np
 
 from gru_engine import records
 from gru_engine.activations import as_number
-from gru_engine.layers import RESETS, Activate, Affine, Array, Concat, Dense, Embedding, Gru, Layer, Tokens
+from gru_engine.layers import (
+    RESETS,
+    Activate,
+    Affine,
+    Array,
+    Concat,
+    Dense,
+    Embedding,
+    Gru,
+    Layer,
+    Norm,
+    Slice,
+    State,
+    Tokens,
+    Window,
+)
 from gru_engine.network import Network
 from gru_engine.numerics import as_float32, sums
+from gru_engine.precision import DTYPES, as_dtype, called, rounded
 from gru_engine.records import EDGE, MAX_EDGES, MAX_NODES, MAX_TENSORS, PANELS, PLAIN, SUMS, pad
 
 AUTO_FOLD_BYTES = 16 << 20
@@ -28,12 +44,14 @@ def pack(
     fold: bool | str = "auto",
     metadata: dict[str, Any] | None = None,
     golden: Sequence[tuple[Any, Any, float]] | None = None,
+    dtype: str = "float32",
 ) -> bytes:
     """The bytes of a ``.gru`` file of a network. The parameters are those of ``Network.save``."""
     if fold not in (True, False, "auto"):
         raise ValueError(f"fold must be True, False or 'auto', got {fold!r}")
+    as_dtype(dtype)
     writer = _Writer()
-    _write_program(writer, net.pruned(), fold)
+    _write_program(writer, net.pruned(), fold, dtype)
     writer.metadata = {**net.metadata, **(metadata or {})}
     if golden:
         writer.write_golden(net, golden, writer.tobytes())
@@ -51,7 +69,7 @@ class _Fold:
     rest: tuple[int, ...]  # the other parts of its input
 
 
-def _find_fold(layers: Sequence[Layer], layer: Layer, fold: bool | str) -> _Fold | None:
+def _find_fold(layers: Sequence[Layer], layer: Layer, fold: bool | str, dtype: str) -> _Fold | None:
     """How ``layer`` is to be folded, if at all."""
     if not fold or not isinstance(layer, (Dense, Gru)):
         return None
@@ -64,7 +82,7 @@ def _find_fold(layers: Sequence[Layer], layer: Layer, fold: bool | str) -> _Fold
     vocabulary, gates = len(embedding.E), _gates(layer)
     table = records.tensor_size(SUMS, vocabulary, layer.width, gates)
     replaced = records.tensor_size(PLAIN, vocabulary, embedding.width, 1)
-    replaced += records.tensor_size(PANELS, layer.width, embedding.width, gates)
+    replaced += records.tensor_size(PANELS, layer.width, embedding.width, gates, DTYPES.index(dtype))
     if fold == "auto" and table > max(replaced, AUTO_FOLD_BYTES):
         return None
     return _Fold(embedding, tuple(rest))
@@ -77,19 +95,23 @@ def _gates(layer: Layer) -> int:
 # ---- the program: layers -> nodes and tensors
 
 
-def _write_program(writer: _Writer, net: Network, fold: bool | str) -> None:
+def _write_program(writer: _Writer, net: Network, fold: bool | str, dtype: str) -> None:
     layers = net.layers
-    folds = [_find_fold(layers, layer, fold) for layer in layers]
+    folds = [_find_fold(layers, layer, fold, dtype) for layer in layers]
     tokens = 0  # the input is always the first layer
 
     def reads(index: int) -> tuple[int, ...]:
         folded = folds[index]
         return layers[index].inputs if folded is None else (tokens, *folded.rest)
 
-    needed = set(net.output_layers.values())
-    for index in reversed(range(len(layers))):
-        if index in needed:
-            needed.update(reads(index))
+    sources = {layer.source for layer in layers if isinstance(layer, State)}
+    needed: set[int] = set()
+    found = list(net.output_layers.values())
+    while found:
+        index = found.pop()
+        if index not in needed:
+            needed.add(index)
+            found += [*reads(index), *layers[index].reads[len(layers[index].inputs) :]]
 
     node_of: dict[int, int] = {}  # layer number -> node number
     for index in sorted(needed):
@@ -97,49 +119,79 @@ def _write_program(writer: _Writer, net: Network, fold: bool | str) -> None:
         inputs = [node_of[i] for i in reads(index)]
         if folded is not None and len(folded.rest) > 1:
             inputs = [inputs[0], writer.concat(inputs[1:], sum(layers[i].width for i in folded.rest))]
-        if isinstance(layer, Concat):
+        if isinstance(layer, Concat) and index not in sources:
             node_of[index] = writer.concat(inputs, layer.width, layer.name)
         else:
-            node_of[index] = writer.layer(layer, inputs, _tensors(layers, layer, folded))
+            node_of[index] = writer.layer(layer, inputs, _tensors(layers, layer, folded, dtype))
+    for index in needed:
+        layer = layers[index]
+        if isinstance(layer, State):
+            writer.feed(node_of[index], node_of[layer.source])
     for name, index in net.output_layers.items():
         writer.output(name, node_of[index], layers[index].width)
 
 
-def _tensors(layers: Sequence[Layer], layer: Layer, fold: _Fold | None) -> dict[int, tuple[int, Array]]:
-    """For each tensor slot in use the layout and the logical array."""
-    arrays = {key: as_float32(a, f"{key} of {layer.operation} {layer.name!r}") for key, a in layer.arrays.items()}
+@dataclass(frozen=True)
+class _Tensor:
+    """What goes into a tensor slot."""
+
+    layout: int
+    logical: Array  # float32, matrices also float64; for the axes see records.py
+    dtype: str = "float32"
+    what: str = "the tensor"  # what to call it in an error message
+
+
+def _tensors(layers: Sequence[Layer], layer: Layer, fold: _Fold | None, dtype: str) -> dict[int, _Tensor]:
+    """For each tensor slot in use what goes there."""
+    arrays = {key: as_float32(array, called(layer, key)) for key, array in layer.arrays.items()}
     match layer:
         case Embedding():
-            return {0: (PLAIN, arrays["E"])}
-        case Affine():
-            return {0: (PLAIN, arrays["scale"][np.newaxis]), 1: (PLAIN, arrays["shift"][np.newaxis])}
+            return {0: _Tensor(PLAIN, arrays["E"])}
+        case State():
+            return {0: _Tensor(PLAIN, arrays["initial"][np.newaxis])}
+        case Affine() | Norm():
+            return {0: _Tensor(PLAIN, arrays["scale"][np.newaxis]), 1: _Tensor(PLAIN, arrays["shift"][np.newaxis])}
         case Dense():
-            return _input_half(layers, layer, fold, arrays["W"], arrays["b"])
+            return _input_half(layers, layer, fold, arrays["b"], dtype)
         case Gru():
-            slots = _input_half(layers, layer, fold, arrays["W"], arrays["b_x"])
-            U = arrays["U"].reshape(_gates(layer), layer.width, layer.width)
+            slots = _input_half(layers, layer, fold, arrays["b_x"], dtype)
+            U, what = _matrix(layer, "U", dtype), called(layer, "U")
             b = arrays["b_h"].reshape(1, _gates(layer), layer.width)
             if layer.reset == "before":
-                slots |= {3: (PANELS, U[:2]), 4: (SUMS, b[:, :2]), 5: (PANELS, U[2:]), 6: (SUMS, b[:, 2:])}
+                slots |= {3: _Tensor(PANELS, U[:2], dtype, what), 4: _Tensor(SUMS, b[:, :2])}
+                slots |= {5: _Tensor(PANELS, U[2:], dtype, what), 6: _Tensor(SUMS, b[:, 2:])}
             else:
-                slots |= {3: (PANELS, U), 4: (SUMS, b)}
-            return slots | {7: (PLAIN, arrays["h0"][np.newaxis])}
+                slots |= {3: _Tensor(PANELS, U, dtype, what), 4: _Tensor(SUMS, b)}
+            return slots | {7: _Tensor(PLAIN, arrays["h0"][np.newaxis])}
     return {}
 
 
 def _input_half(
-    layers: Sequence[Layer], layer: Layer, fold: _Fold | None, W: Array, b: Array
-) -> dict[int, tuple[int, Array]]:
+    layers: Sequence[Layer], layer: Dense | Gru, fold: _Fold | None, b: Array, dtype: str
+) -> dict[int, _Tensor]:
     """Slots 0 to 2: the matrix and where its sums start from, a bias or a table with a row per token."""
-    W = W.reshape(_gates(layer), layer.width, -1)  # [G, H, I]
+    what = called(layer, "W")
     b = b.reshape(_gates(layer), layer.width)
-    if isinstance(layers[layer.inputs[0]], Tokens):
-        return {2: (SUMS, W.transpose(2, 0, 1))}  # b is zero
+    if isinstance(layers[layer.inputs[0]], Tokens):  # a table of its own: not reduced; b is zero
+        return {2: _Tensor(SUMS, _matrix(layer, "W", "float32").transpose(2, 0, 1))}
+    W = _matrix(layer, "W", dtype)
     if fold is None:
-        return {0: (PANELS, W), 1: (SUMS, b[np.newaxis])}
+        return {0: _Tensor(PANELS, W, dtype, what), 1: _Tensor(SUMS, b[np.newaxis])}
     width = fold.embedding.width
-    table = sums(b, W[..., :width], as_float32(fold.embedding.E, f"E of embedding {fold.embedding.name!r}"))
-    return {2: (SUMS, table)} | ({0: (PANELS, W[..., width:])} if fold.rest else {})
+    # The sums of the reduced matrix, so that folding changes no bit. Of int8 there are no such sums without a vector that is
+    # rounded too: the table is that of the float32 weights.
+    folded = _matrix(layer, "W", "float32") if dtype == "int8" else W
+    table = sums(b, folded[..., :width], as_float32(fold.embedding.E, called(fold.embedding, "E")))
+    rest = {0: _Tensor(PANELS, W[..., width:], dtype, what)} if fold.rest else {}
+    return {2: _Tensor(SUMS, table)} | rest
+
+
+def _matrix(layer: Layer, name: str, dtype: str) -> Array:
+    """The weights [G, H, K] of a layer, rounded to the type; for int8, whose scales depend on the columns, as they are."""
+    weights = layer.arrays[name]
+    if dtype != "int8":
+        weights = rounded(weights, dtype, called(layer, name))
+    return weights.reshape(_gates(layer), layer.width, -1)
 
 
 # ---- records and bytes
@@ -169,15 +221,16 @@ class _Writer:
             self._strings += text.encode() + b"\0"
         return self._string_offsets[text]
 
-    def tensor(self, layout: int, logical: Array) -> int:
+    def tensor(self, tensor: _Tensor) -> int:
         """Number of a new tensor."""
+        layout, logical, dtype = tensor.layout, tensor.logical, DTYPES.index(tensor.dtype)
         if layout == SUMS:
             rows, gates, cols = logical.shape
         else:
             gates, rows, cols = (1, *logical.shape) if layout == PLAIN else logical.shape
-        data = records.to_layout(layout, logical).tobytes()
+        data = records.to_layout(layout, logical, dtype, tensor.what).tobytes()
         record = np.zeros((), records.TENSOR)
-        record["layout"], record["dtype"] = layout, records.FLOAT32
+        record["layout"], record["dtype"] = layout, dtype
         record["rows"], record["cols"], record["gates"] = rows, cols, gates
         record["offset"], record["size"] = self._payload_size, len(data)  # within PAYLOAD until that has a place
         self._tensors.append(record)
@@ -185,11 +238,11 @@ class _Writer:
         self._payload_size += len(self._payload[-1])
         return len(self._tensors) - 1
 
-    def layer(self, layer: Layer, inputs: Sequence[int], tensors: dict[int, tuple[int, Array]]) -> int:
+    def layer(self, layer: Layer, inputs: Sequence[int], tensors: dict[int, _Tensor]) -> int:
         """Number of a new node for a layer."""
         record = self._add_node(type(layer), layer.width, inputs, layer.name)
-        for slot, (layout, logical) in sorted(tensors.items()):
-            record["tensors"][slot] = self.tensor(layout, logical)
+        for slot, tensor in sorted(tensors.items()):
+            record["tensors"][slot] = self.tensor(tensor)
         if isinstance(layer, (Dense, Activate, Gru)):
             record["activation"] = layer.activation.code
             for field, value in zip(("alpha", "beta"), layer.activation.parameters):
@@ -201,7 +254,15 @@ class _Writer:
             record["clip"] = layer.clip or 0
             record["reset"] = RESETS.index(layer.reset)
             record["direction"] = layer.reverse
+        if isinstance(layer, Norm):
+            record["alpha"] = layer.epsilon
+        parameters = _parameters(layer)
+        record["parameters"][: len(parameters)] = parameters
         return len(self._nodes) - 1
+
+    def feed(self, node: int, source: int) -> None:
+        """Names the source of a state, a later node."""
+        self._nodes[node]["parameters"][0] = source
 
     def concat(self, inputs: Sequence[int], width: int, name: str = "") -> int:
         """Number of a node that concatenates others; the same one is made once."""
@@ -291,6 +352,18 @@ class _Writer:
             record["tolerance"], record["flags"] = tolerance, framework is not None
             self._golden += [record.tobytes(), *(pad(block.tobytes()) for block in blocks)]
             self._golden_count += 1
+
+
+def _parameters(layer: Layer) -> tuple[int, ...]:
+    """p0, p1, ... of a layer's node; that of a state follows later."""
+    match layer:
+        case Slice():
+            return (layer.first,)
+        case Window():
+            return layer.taps, layer.dilation, layer.ahead
+        case Norm():
+            return int(layer.rms), layer.parts
+    return ()
 
 
 def _moved(tensor: Array, payload: int) -> bytes:

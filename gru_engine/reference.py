@@ -2,12 +2,13 @@
 """The reference: a ``Network`` executed by short, obvious NumPy in float64. It is the executable specification.
 
 Nothing here is fast. A network is computed layer by layer, each over the whole sequence, so that every function is one
-definition. Values are arrays ``[B, T, width]`` (B sequences, T time steps), or ``[B, width]`` where there is one value
-per sequence; tokens are ``[B, T]`` int64.
+definition; the layers of a loop together, step by step. Values are arrays ``[B, T, width]`` (B sequences, T time
+steps), or ``[B, width]`` where there is one value per sequence; tokens are ``[B, T]`` int64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,8 @@ from gru_engine.layers import (
     Add,
     Affine,
     Array,
+    Attend,
+    Blend,
     Concat,
     Dense,
     Embedding,
@@ -27,10 +30,18 @@ from gru_engine.layers import (
     Input,
     Last,
     Layer,
+    Max,
+    Mean,
     Multiply,
+    Norm,
+    Slice,
+    State,
     Tokens,
+    Window,
 )
 from gru_engine.network import Network
+from gru_engine.numerics import LEAST_MAGNITUDE
+from gru_engine.order import is_loop, units
 
 
 def run(
@@ -42,7 +53,8 @@ def run(
     reset: npt.ArrayLike | None = None,
     return_state: bool = False,
     padding: str = "zero",
-    dtype: npt.DTypeLike = np.float64,
+    dtype: str | None = None,
+    arithmetic: npt.DTypeLike = np.float64,
 ) -> Any:
     """The outputs of a network for whole sequences.
 
@@ -52,21 +64,25 @@ def run(
     x : array_like [T, I] or [B, T, I], or integer tokens [T] or [B, T]
         One sequence, or B of them. With one sequence the axis B is missing from all other arguments and results.
     state : array_like [B, state_size], optional
-        The hidden states of the GRU layers one after the other, before the first step: of a forward layer step 0, of a
-        reverse layer the last valid step. None stands for the initial state.
+        The states of the layers one after the other (``Network.state_size``) before the first step: of a forward layer
+        step 0, of a reverse layer the last valid step. None stands for the initial state.
     lengths : array_like int [B], optional
         Number of valid steps of each sequence, 0 to T; the steps from there on are padding: they change no state, and a
         reverse layer starts at the sequence's own end. None: all T.
     reset : array_like bool [B, T] or [T], optional
         Where true, a new sequence begins at this step: a forward layer comes to it with its initial state; a reverse
-        layer, which comes from the other side, comes so to the step before.
+        layer, which comes from the other side, comes so to the step before; a window has no steps of the other side.
+        Values per sequence are of all valid steps.
     return_state : bool
         Whether to return the state after the last step as well: of a forward layer after the last valid step, of a
         reverse layer after step 0.
     padding : {"zero", "carry"}
         The outputs of padding steps: zeros (ONNX, PyTorch), or the last valid output again (a Keras mask; zeros if
         there is none).
-    dtype : data type
+    dtype : {"float32", "bfloat16", "float16", "int8"}, optional
+        Computes what a file of this type is meant to compute: with its weights (``Network.rounded``) and, of int8, with
+        vectors that are rounded to int8 before each product. None: with the weights as they are.
+    arithmetic : data type
         Of the arithmetic.
 
     Returns
@@ -78,36 +94,46 @@ def run(
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit the network, or a value of the last or first step is asked for of an empty sequence.
+        If an argument does not fit the network, or a value per sequence is asked for of an empty sequence.
     """
-    net = net.pruned()
+    net = net.pruned() if dtype is None else net.pruned().rounded(dtype)
+    multiply = int8_product if dtype == "int8" else product
     x, one = _checked_input(net, x)
     sequences = _checked_sequences(net, x, one, lengths, reset)
     if padding not in ("zero", "carry"):
         raise ValueError(f"padding must be 'zero' or 'carry', got {padding!r}")
-    x = _without_padding(net, x, sequences, dtype)
-    before = _checked_state(net, state, one, len(x), dtype)
+    x = _without_padding(net, x, sequences, arithmetic)
+    before = _checked_state(net, state, one, len(x), arithmetic)
 
+    layers = [_cast(layer, arithmetic) for layer in net.layers]
+    after = list(before)
     values: list[Array] = []
-    after = []
-    for layer in (_cast(layer, dtype) for layer in net.layers):
+    for unit in units(layers, range(len(layers))):
+        if is_loop(layers, unit):
+            loop(layers, unit, values, after, sequences, multiply)
+            continue
+        index = unit[0]
+        layer, inputs = layers[index], [values[i] for i in layers[index].inputs]
         if isinstance(layer, (Input, Tokens)):
             value = x
         elif isinstance(layer, Gru):
-            value, h = gru(layer, values[layer.inputs[0]], before.pop(0), sequences)
-            after.append(h)
+            value, after[index] = gru(layer, inputs[0], before[index], sequences, multiply)
+        elif isinstance(layer, Window):
+            value, after[index] = window(layer, inputs[0], before[index], sequences)
         else:
-            value = evaluate(layer, [values[i] for i in layer.inputs], sequences)
+            value = evaluate(layer, inputs, sequences, multiply)
         values.append(value)
 
     y = np.concatenate([values[i] for i in net.output_layers.values()], axis=-1)
     y = y if net.per_sequence else _padded(y, sequences, padding)
-    new_state = np.concatenate([np.zeros((len(x), 0), dtype), *after], axis=-1)
+    new_state = np.concatenate(after, axis=-1)
     y, new_state = (y[0], new_state[0]) if one else (y, new_state)
     return (y, new_state) if return_state else y
 
 
-def step(net: Network, x: npt.ArrayLike, state: npt.ArrayLike | None = None) -> tuple[Array, Array]:
+def step(
+    net: Network, x: npt.ArrayLike, state: npt.ArrayLike | None = None, *, dtype: str | None = None
+) -> tuple[Array, Array]:
     """One step of one stream, or of n streams at once.
 
     Parameters
@@ -117,6 +143,8 @@ def step(net: Network, x: npt.ArrayLike, state: npt.ArrayLike | None = None) -> 
     x : array_like [I] or [n, I], or an integer token or tokens [n]
     state : array_like [state_size] or [n, state_size], optional
         None stands for the initial state.
+    dtype : {"float32", "bfloat16", "float16", "int8"}, optional
+        As for ``run``.
 
     Returns
     -------
@@ -124,10 +152,10 @@ def step(net: Network, x: npt.ArrayLike, state: npt.ArrayLike | None = None) -> 
     state : array [state_size] or [n, state_size]
     """
     if not net.causal:
-        raise ValueError("a network with a reverse GRU or a value of the first step cannot be stepped; use run")
+        raise ValueError("a network that needs later steps (a reverse GRU, first, mean ...) cannot be stepped; use run")
     x = np.asarray(x)
     one = x.ndim == (1 if net.vocab_size is None else 0)
-    y, state = run(net, x[np.newaxis] if one else x[:, np.newaxis], state=state, return_state=True)
+    y, state = run(net, x[np.newaxis] if one else x[:, np.newaxis], state=state, return_state=True, dtype=dtype)
     if not net.per_sequence:
         y = y[0] if one else y[:, 0]
     return y, np.asarray(state)
@@ -149,14 +177,18 @@ class Sequences:
         return np.asarray(self.valid.sum(axis=1))
 
 
-def evaluate(layer: Layer, inputs: list[Array], sequences: Sequences) -> Array:
+Product = Callable[[Array, Array], Array]
+"""A product W x of weights [O, I] and vectors [..., I], or tokens [...]."""
+
+
+def evaluate(layer: Layer, inputs: list[Array], sequences: Sequences, multiply: Product) -> Array:
     """The value of a layer that keeps no state, from the values of its inputs."""
     a = inputs[0]
     match layer:
         case Embedding():
             return np.asarray(layer.E[a])
         case Dense():
-            return layer.activation(product(layer.W, a) + layer.b)
+            return layer.activation(multiply(layer.W, a) + layer.b)
         case Concat():
             return np.concatenate(inputs, axis=-1)
         case Add():
@@ -167,6 +199,19 @@ def evaluate(layer: Layer, inputs: list[Array], sequences: Sequences) -> Array:
             return np.asarray(a * layer.scale + layer.shift)
         case Activate():
             return layer.activation(a)
+        case Blend():
+            z, a, b = inputs
+            return np.asarray(z * a + (1 - z) * b)
+        case Slice():
+            return np.asarray(a[..., layer.first : layer.first + layer.width])
+        case Norm():
+            return norm(layer, a)
+        case Mean():
+            return np.asarray(_valid(a, sequences, 0).sum(axis=1) / sequences.lengths[:, np.newaxis])
+        case Max():
+            return np.asarray(_valid(a, sequences, -np.inf).max(axis=1))
+        case Attend():
+            return attend(a, inputs[1], sequences)
         case Last():
             return np.asarray(a[np.arange(len(a)), sequences.lengths - 1])
         case First():
@@ -179,7 +224,106 @@ def product(W: Array, x: Array) -> Array:
     return np.asarray(W.T[x] if x.dtype.kind == "i" else x @ W.T)
 
 
-def gru(layer: Gru, x: Array, h: Array, sequences: Sequences) -> tuple[Array, Array]:
+def int8_product(W: Array, x: Array) -> Array:
+    """W x with each vector rounded to 127ths of its largest magnitude (docs/NUMERICS.md, section 6).
+
+    Tokens pick columns of W as always. A vector with a NaN or an infinity gives NaN.
+    """
+    if x.dtype.kind == "i":
+        return product(W, x)
+    magnitude = np.maximum(np.abs(x).max(axis=-1, keepdims=True, initial=0), LEAST_MAGNITUDE)
+    finite = np.isfinite(magnitude)
+    q = np.rint(x / np.where(finite, magnitude, np.nan) * 127)
+    return np.asarray(product(W, q) * (magnitude / 127))
+
+
+def norm(layer: Norm, a: Array) -> Array:
+    """Ba, Kiros, Hinton 2016 (arXiv:1607.06450); root mean square: Zhang, Sennrich 2019 (arXiv:1910.07467)."""
+    parts = a.reshape(*a.shape[:-1], layer.parts, -1)
+    centred = parts if layer.rms else parts - parts.mean(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):  # epsilon may be 0
+        normal = centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + layer.epsilon)
+    return np.asarray(normal.reshape(a.shape) * layer.scale + layer.shift)
+
+
+def attend(scores: Array, values: Array, sequences: Sequences) -> Array:
+    """Means [B, V] of values [B, T, V], weighted by the softmax over T of scores [B, T, S]."""
+    scores = _valid(scores, sequences, -np.inf)
+    e = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights = e / e.sum(axis=1, keepdims=True)
+    spread = np.repeat(weights, values.shape[-1] // scores.shape[-1], axis=-1)
+    return np.asarray((spread * _valid(values, sequences, 0)).sum(axis=1))
+
+
+def _valid(a: Array, sequences: Sequences, fill: float) -> Array:
+    """The values [B, T, width] with others in place of those of padding steps."""
+    return np.where(sequences.valid[..., np.newaxis], a, fill)
+
+
+def window(layer: Window, x: Array, before: Array, sequences: Sequences) -> tuple[Array, Array]:
+    """All values [B, T, taps * I] and the state after the last step, from the one before the first step.
+
+    The state [B, history * I] is the inputs of the steps before, the oldest first.
+    """
+    batch, steps, columns = x.shape
+    history = before.reshape(batch, layer.history, columns)
+    padding = np.zeros((batch, layer.ahead, columns), x.dtype)
+    known = np.concatenate([history, x, padding], axis=1)
+    # Steps of different sequences have different numbers here; what stands before the first step continues into it.
+    number = np.cumsum(sequences.reset, axis=1)
+    outside = np.full((batch, layer.ahead), -1)
+    number = np.concatenate(
+        [np.zeros((batch, layer.history), int), np.where(sequences.valid, number, -1), outside], axis=1
+    )
+    value = np.zeros((batch, steps, layer.taps, columns), x.dtype)
+    for t in range(steps):
+        at = t + np.arange(layer.taps) * layer.dilation
+        same = number[:, at] == number[:, t + layer.history, np.newaxis]
+        value[:, t] = np.where(same[..., np.newaxis], known[:, at], 0)
+    after = np.zeros_like(history)
+    for i, length in enumerate(sequences.lengths):
+        newest = slice(length, length + layer.history)  # of which the last step of history is at length + history - 1
+        same = number[i, newest] == number[i, length + layer.history - 1]
+        after[i] = np.where(same[:, np.newaxis], known[i, newest], 0)
+    return value.reshape(batch, steps, layer.width), after.reshape(batch, -1)
+
+
+def loop(
+    layers: list[Layer],
+    unit: list[int],
+    values: list[Array],
+    states: list[Array],
+    sequences: Sequences,
+    multiply: Product,
+) -> None:
+    """The layers of a loop, step by step: their values are appended, their states replaced by those after the last step."""
+    batch, steps = sequences.valid.shape
+    single = Sequences(np.ones((batch, 1), bool), np.zeros((batch, 1), bool))
+    values += [np.zeros((batch, steps, layers[index].width), states[0].dtype) for index in unit]
+    for t in range(steps):
+        valid, begins = sequences.valid[:, t, np.newaxis], sequences.reset[:, t, np.newaxis]
+        after = {}
+        for index in unit:
+            layer, inputs = layers[index], [values[i][:, t] for i in layers[index].inputs]
+            state = np.where(begins, layer.initial_state, states[index])
+            if isinstance(layer, State):
+                value = state
+            elif isinstance(layer, Gru):
+                value = gru_step(layer, multiply(layer.W, inputs[0]) + layer.b_x, state, multiply)
+                after[index] = value
+            elif isinstance(layer, Window):
+                step, after[index] = window(layer, inputs[0][:, np.newaxis], state, single)
+                value = step[:, 0]
+            else:
+                value = evaluate(layer, inputs, single, multiply)
+            values[index][:, t] = value
+        for index in unit:
+            layer = layers[index]
+            new = values[layer.source][:, t] if isinstance(layer, State) else after.get(index, states[index])
+            states[index] = np.where(valid, new, states[index])
+
+
+def gru(layer: Gru, x: Array, h: Array, sequences: Sequences, multiply: Product) -> tuple[Array, Array]:
     """All hidden states [B, T, H] and the one after the last step, from the one before the first step, ``h`` [B, H]."""
     valid, begins = sequences.valid, sequences.reset
     order = list(range(valid.shape[1]))
@@ -188,16 +332,16 @@ def gru(layer: Gru, x: Array, h: Array, sequences: Sequences) -> tuple[Array, Ar
     ):  # the sequence that begins at step t + 1 ends there; step t is the first one that is seen of another
         order.reverse()
         begins = np.concatenate([begins[:, 1:], np.zeros_like(begins[:, :1])], axis=1)
-    s_x = product(layer.W, x) + layer.b_x
+    s_x = multiply(layer.W, x) + layer.b_x
     states = np.zeros((*valid.shape, layer.width), s_x.dtype)
     for t in order:
         start = np.where(begins[:, t, np.newaxis], layer.h0, h)
-        h = np.where(valid[:, t, np.newaxis], gru_step(layer, s_x[:, t], start), h)
+        h = np.where(valid[:, t, np.newaxis], gru_step(layer, s_x[:, t], start, multiply), h)
         states[:, t] = h
     return states, h
 
 
-def gru_step(layer: Gru, s_x: Array, h: Array) -> Array:
+def gru_step(layer: Gru, s_x: Array, h: Array, multiply: Product) -> Array:
     """The new hidden state [B, H] from the input sums ``W x + b_x`` [B, G*H] and the old hidden state [B, H].
 
     docs/NUMERICS.md, section 2: Cho et al. 2014 (arXiv:1406.1078) and the other places of the reset gate.
@@ -205,7 +349,7 @@ def gru_step(layer: Gru, s_x: Array, h: Array) -> Array:
     x, U, b = (_gates(layer, array, axis) for array, axis in ((s_x, -1), (layer.U, 0), (layer.b_h, 0)))
 
     def s_h(name: str, h: Array) -> Array:
-        return np.asarray(h @ U[name].T + b[name])
+        return np.asarray(multiply(U[name], h) + b[name])
 
     def gate(name: str) -> Array:
         return layer.gate_activation(_clip(layer, x[name] + s_h(name, h)))
@@ -271,7 +415,7 @@ def _checked_sequences(net: Network, x: Array, one: bool, lengths: Any, reset: A
     if lengths.shape != (batch,) or not ((lengths >= 0) & (lengths <= steps)).all():
         raise ValueError(f"lengths must be {batch} integers from 0 to T = {steps}, got {lengths.tolist()}")
     if net.per_sequence and not (lengths > 0).all():
-        raise ValueError("the outputs are values of the last or first step; an empty sequence has none")
+        raise ValueError("the outputs are values per sequence (last, first, mean ...); an empty sequence has none")
 
     reset = np.zeros(steps, bool) if reset is None else np.asarray(reset)
     if reset.dtype != bool:
@@ -295,7 +439,7 @@ def _without_padding(net: Network, x: Array, sequences: Sequences, dtype: npt.DT
 
 
 def _checked_state(net: Network, state: Any, one: bool, batch: int, dtype: npt.DTypeLike) -> list[Array]:
-    """For each GRU layer its hidden state [B, H] before the first step."""
+    """For each layer its state before the first step: [B, n], n = 0 for most."""
     shape = (net.state_size,) if one else (batch, net.state_size)
     state = np.broadcast_to(net.initial_state, shape) if state is None else np.asarray(state)
     if state.dtype.kind not in "fiu":
@@ -303,7 +447,7 @@ def _checked_state(net: Network, state: Any, one: bool, batch: int, dtype: npt.D
     if state.shape != shape:
         axes = "[state_size]" if one else "[B, state_size]"
         raise ValueError(f"state must have the shape {axes} = {list(shape)}, got {list(state.shape)}")
-    ends = np.cumsum([layer.width for layer in net.layers if isinstance(layer, Gru)])
+    ends = np.cumsum([len(layer.initial_state) for layer in net.layers])
     return np.split(state.reshape(batch, net.state_size).astype(dtype), ends[:-1], axis=1)
 
 

@@ -176,6 +176,12 @@ V_INLINE vec act_silu(vec x) {
     return v_select_neg(x, q, v_mul(q, x));
 }
 
+/* Between alpha and beta; NaN stays. */
+V_INLINE vec act_clip(float alpha, float beta, vec x) { return v_max(v_set1(alpha), v_min(v_set1(beta), x)); }
+
+/* A positive function that is linear to the right: g of the minGRU. */
+V_INLINE vec act_positive(vec x) { return v_select(v_ge(x, v_zero()), v_add(x, v_set1(0.5f)), act_sigmoid(x)); }
+
 /* The activation of a .gru node on 16 values; softmax and log-softmax, which see the whole vector, are elsewhere. */
 V_INLINE vec activate(int code, float alpha, float beta, vec x) {
     switch (code) {
@@ -191,6 +197,9 @@ V_INLINE vec activate(int code, float alpha, float beta, vec x) {
     case GRU_ACT_SOFTSIGN: return act_softsign(x);
     case GRU_ACT_SOFTPLUS: return act_softplus(x);
     case GRU_ACT_SILU: return act_silu(x);
+    case GRU_ACT_CLIP: return act_clip(alpha, beta, x);
+    case GRU_ACT_EXP: return v_exp(x);
+    case GRU_ACT_POSITIVE: return act_positive(x);
     default: return x;
     }
 }

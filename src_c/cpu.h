@@ -6,6 +6,8 @@
 int gru_cpu_has_generic(void);
 int gru_cpu_has_avx2(void);
 int gru_cpu_has_avx512(void);
+int gru_cpu_has_avx512_vnni(void);
 int gru_cpu_has_neon(void);
+int gru_cpu_has_neon_dot(void);
 
 #endif

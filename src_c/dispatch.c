@@ -11,11 +11,13 @@
 static const gru_kernels *const built[] = {
     &gru_kernels_generic,
 #ifdef GRU_BUILD_X86
-    &gru_kernels_avx2,
-    &gru_kernels_avx512,
+    &gru_kernels_avx2,     &gru_kernels_avx512, &gru_kernels_avx512_vnni,
 #endif
 #ifdef GRU_BUILD_NEON
     &gru_kernels_neon,
+#endif
+#ifdef GRU_BUILD_NEON_DOT
+    &gru_kernels_neon_dot,
 #endif
 };
 #define N_BUILT (sizeof built / sizeof built[0])
@@ -24,6 +26,12 @@ int gru_cpu_has_generic(void) { return 1; }
 
 #ifdef GRU_BUILD_NEON
 int gru_cpu_has_neon(void) { return 1; /* part of AArch64 */ }
+#endif
+
+#ifdef GRU_BUILD_NEON_DOT
+#include <sys/auxv.h>
+
+int gru_cpu_has_neon_dot(void) { return getauxval(AT_HWCAP) >> 20 & 1; /* HWCAP_ASIMDDP */ }
 #endif
 
 #ifdef GRU_BUILD_X86
@@ -46,7 +54,7 @@ static unsigned saved_registers(void) {
 int gru_cpu_has_avx2(void) {
     unsigned a, b, c, d;
     if ((saved_registers() & SAVED_AVX) != SAVED_AVX || !__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_AVX) ||
-        !(c & bit_FMA)) {
+        !(c & bit_FMA) || !(c & bit_F16C)) {
         return 0;
     }
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2);
@@ -57,6 +65,11 @@ int gru_cpu_has_avx512(void) {
     unsigned a, b, c, d;
     return (saved_registers() & SAVED_AVX512) == SAVED_AVX512 && gru_cpu_has_avx2() &&
            __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & needed) == needed;
+}
+
+int gru_cpu_has_avx512_vnni(void) {
+    unsigned a, b, c, d;
+    return gru_cpu_has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & bit_AVX512VNNI);
 }
 #endif
 

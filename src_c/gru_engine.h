@@ -22,8 +22,8 @@
  *
  * Rules that hold for every function:
  *   - It never prints, exits, aborts or sets a signal handler, and it does not touch the floating-point mode.
- *   - Only gru_open, gru_open_memory and gru_team_create allocate; only a team has threads of its own. gru_step and
- *     gru_prepare take no lock, make no system call and may be called in an audio callback.
+ *   - Only gru_open, gru_open_memory and gru_team_create allocate; only a team has threads of its own. gru_step,
+ *     gru_prepare and, without a team, gru_generate take no lock, make no system call and may be called in an audio callback.
  *   - Different states may be used by different threads at the same time; one state or one workspace may not.
  *   - Pointers need the alignment that malloc gives or, to floats, that of a float. 64 bytes are faster.
  *   - Outputs may not overlap inputs.
@@ -56,8 +56,9 @@ typedef enum gru_result {
     GRU_ERROR_FORMAT = 4,      /* not a .gru file, or a damaged one */
     GRU_ERROR_UNSUPPORTED = 5, /* a .gru file of a later version, or one that needs what this build or machine lacks */
     GRU_ERROR_TOKEN = 6,       /* a token that is negative or not below the vocabulary size */
-    GRU_ERROR_NOT_CAUSAL = 7,  /* a network with a reverse layer cannot be stepped, only run over whole sequences */
-    GRU_ERROR_LENGTH = 8 /* a length above the number of steps, or 0 where a value of the last step is asked for */
+    GRU_ERROR_NOT_CAUSAL = 7,  /* a network that needs later steps cannot be stepped, only run over whole sequences */
+    GRU_ERROR_LENGTH = 8, /* a length above the number of steps, or 0 where a value of the last step is asked for */
+    GRU_ERROR_SCORES = 9  /* scores among which no token can be chosen: gru_generate */
 } gru_result;
 
 /* A constant English phrase for a result; never NULL. */
@@ -94,20 +95,27 @@ GRU_API gru_result gru_open_memory(const void *data, size_t nbytes, const gru_op
 GRU_API void gru_close(gru_model *model);
 
 typedef struct gru_info {
-    size_t input_width;  /* floats per step; 0 if the input is a token */
-    size_t vocabulary;   /* number of tokens; 0 if the input is a vector */
+    size_t input_width;  /* floats per step; 0 if the input is tokens alone */
+    size_t n_tokens;     /* tokens per step; 0 if the input is a vector alone */
+    size_t vocabulary;   /* of the first token: it is below this; 0 if there is none */
+    size_t n_inputs;     /* named parts of the input: parts of the vector, and tokens */
     size_t output_width; /* floats per step */
     size_t n_outputs;    /* named parts of the output vector */
     size_t state_width;  /* floats of a state as gru_state_get gives it: the hidden states one after the other */
     size_t state_nbytes; /* bytes of a state block */
     size_t n_nodes;      /* operations of the program */
     size_t file_nbytes;
-    int causal;         /* 1: can be stepped; 0: has a reverse layer, only gru_run */
+    int causal;         /* 1: can be stepped; 0: needs later steps (a reverse layer, a mean ...), only gru_run */
     int per_sequence;   /* 1: one output vector per sequence (that of its last step), 0: one per step */
     uint8_t digest[32]; /* SHA-256 of everything that determines a result */
 } gru_info;
 
 GRU_API void gru_get_info(const gru_model *model, gru_info *info);
+
+/* Input i < n_inputs: its name (owned by the model; "" if it has none). A part of the vector: its first float there, its
+ * width, and vocabulary 0. A token: its place among the tokens of a step, 1, and the number that it is below. */
+GRU_API gru_result gru_get_input(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width,
+                                 size_t *vocabulary);
 
 /* Output i < n_outputs: its name (owned by the model), its first float in the output vector, its width. */
 GRU_API gru_result gru_get_output(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width);
@@ -132,8 +140,8 @@ GRU_API void gru_state_set(const gru_model *model, float *state, const float *va
 /* Bytes of workspace that gru_step and gru_prepare need. */
 GRU_API size_t gru_step_workspace_nbytes(const gru_model *model);
 
-/* One step of one stream. vector: input_width floats, or NULL if the model reads tokens; token: one token, or NULL if
- * it reads vectors. output: output_width floats. */
+/* One step of one stream. vector: input_width floats, or NULL if the model reads tokens alone; token: n_tokens tokens, or
+ * NULL if it reads none. output: output_width floats. */
 GRU_API gru_result gru_step(const gru_model *model, float *state, const float *vector, const int32_t *token,
                             float *output, void *workspace);
 
@@ -159,8 +167,8 @@ typedef struct gru_run_args {
     size_t struct_nbytes;  /* sizeof(gru_run_args) */
     size_t n_streams;      /* B */
     size_t n_steps;        /* T */
-    const float *vectors;  /* [B][T][input_width], or NULL if the model reads tokens */
-    const int32_t *tokens; /* [B][T], or NULL if it reads vectors */
+    const float *vectors;  /* [B][T][input_width], or NULL if the model reads tokens alone */
+    const int32_t *tokens; /* [B][T][n_tokens], or NULL if it reads none */
     float *const
         *states;    /* [B] state blocks, all different: before the first step on entry, after the last on return */
     float *outputs; /* [B][T][output_width]; [B][output_width] if per_sequence */
@@ -178,6 +186,57 @@ GRU_API size_t gru_run_workspace_nbytes(const gru_model *model, size_t n_streams
  * sequence at once; its states of reverse layers go from the sequence's end to its start. B = 0 or T = 0 does nothing.
  * */
 GRU_API gru_result gru_run(const gru_model *model, const gru_run_args *args, void *workspace, size_t workspace_nbytes);
+
+/* ------------------------------------------------------------------------------------------------ generating */
+
+/* What the floats of an output say about the tokens. */
+typedef enum gru_scores {
+    GRU_SCORES_UNKNOWN = 0,
+    GRU_SCORES_LOGITS = 1,            /* any finite number, or -infinity: never this token */
+    GRU_SCORES_LOG_PROBABILITIES = 2, /* treated as logits are; need not be normalised */
+    GRU_SCORES_PROBABILITIES = 3      /* from 0 on; need not add up to 1 */
+} gru_scores;
+
+/* What output i holds by the operation that computes it: log-probabilities of a log-softmax, probabilities of a softmax,
+ * logits of a dense layer without an activation. GRU_SCORES_UNKNOWN for anything else and if there is no output i. */
+GRU_API gru_scores gru_get_scores(const gru_model *model, size_t i);
+
+typedef struct gru_generate_args {
+    size_t struct_nbytes; /* sizeof(gru_generate_args) */
+    const int32_t *first; /* [n_first] the prompt */
+    size_t n_first;       /* at least 1 */
+    int32_t *tokens;      /* [n_tokens], written; may be NULL if n_tokens is 0 */
+    size_t n_tokens;      /* most tokens to generate */
+    size_t output;        /* the number of the output that scores the next token; its width must be the vocabulary's */
+    gru_scores scores;    /* what it holds; GRU_SCORES_UNKNOWN: what gru_get_scores says */
+    double temperature;   /* 0: always the token of the largest score; else finite and positive, 1: as the model says */
+    size_t top_k;         /* choose among this many tokens of the largest scores; 0: among all */
+    double top_p;  /* then among the fewest of the largest whose probabilities come to this share; 0 or 1: among all */
+    uint64_t seed; /* of the random numbers: the same seed, the same tokens, on any machine */
+    uint64_t offset;     /* how many of the seed's random numbers to skip: each token takes one */
+    const int32_t *stop; /* [n_stop] tokens that end the generation; NULL if n_stop is 0 */
+    size_t n_stop;
+    gru_team *team; /* the threads to use; NULL: the calling one alone */
+} gru_generate_args;
+
+/* Bytes of workspace for gru_generate with a team of n_threads. */
+GRU_API size_t gru_generate_workspace_nbytes(const gru_model *model, int n_threads);
+
+/* Feeds the prompt to a stream, then chooses a token by the output, feeds it, chooses the next, and so on, until there
+ * are n_tokens or one of `stop` has been chosen, which is the last one then. docs/GENERATION.md says how.
+ *
+ * The model must read one token per step and nothing else. *n_generated is the number of tokens written.
+ *
+ * On return everything but the very last token, of the prompt if n_tokens is 0, has been fed: hand that one over as
+ * `first` of the next call. Generating n tokens and then, with `offset` higher by n, another m is the same as
+ * generating n + m: cut a long generation up to look after something else meanwhile.
+ *
+ * Results: GRU_ERROR_ARGUMENT, GRU_ERROR_TOKEN (of first or stop), GRU_ERROR_NOT_CAUSAL, and GRU_ERROR_SCORES if an
+ * output holds a NaN, +infinity, a negative probability, or nothing above -infinity or probability 0. *n_generated is
+ * then the number of tokens before that, and `tokens` may have been written to; the state is as it was before the
+ * call. */
+GRU_API gru_result gru_generate(const gru_model *model, float *state, const gru_generate_args *args,
+                                size_t *n_generated, void *workspace, size_t workspace_nbytes);
 
 /* ------------------------------------------------------------------------------------------------ instruction sets */
 

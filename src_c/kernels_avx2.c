@@ -7,7 +7,7 @@
 #include "target_avx2.h"
 #include "vec_avx2.h"
 
-#define KERNELS gru_kernels_avx2
+#define KERNELS avx2
 #define USABLE gru_cpu_has_avx2
 /* 16 registers, two of them a vec: up to 6 chains. */
 #define GRU_ROWS 2

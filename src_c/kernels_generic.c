@@ -5,7 +5,7 @@
 #include "cpu.h"
 #include "vec_generic.h"
 
-#define KERNELS gru_kernels_generic
+#define KERNELS generic
 #define USABLE gru_cpu_has_generic
 /* Nothing here is fast; the tiles are as small as can be. */
 #define GRU_ROWS 1

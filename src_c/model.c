@@ -34,8 +34,9 @@ const char *gru_result_string(gru_result result) {
     case GRU_ERROR_FORMAT: return "not a valid .gru file";
     case GRU_ERROR_UNSUPPORTED: return "this build or machine cannot run the file";
     case GRU_ERROR_TOKEN: return "a token is outside the vocabulary";
-    case GRU_ERROR_NOT_CAUSAL: return "the network has a reverse layer and can only be run over whole sequences";
+    case GRU_ERROR_NOT_CAUSAL: return "the network needs later steps and can only be run over whole sequences";
     case GRU_ERROR_LENGTH: return "a length is not possible";
+    case GRU_ERROR_SCORES: return "an output holds no scores among which a token can be chosen";
     }
     return "unknown result";
 }
@@ -244,6 +245,19 @@ void gru_close(gru_model *model) {
 
 void gru_get_info(const gru_model *model, gru_info *info) { *info = model->info; }
 
+gru_result gru_get_input(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width,
+                         size_t *vocabulary) {
+    if (i >= model->info.n_inputs) {
+        return GRU_ERROR_ARGUMENT;
+    }
+    const gru_node *n = &model->nodes[i];
+    *name = n->name;
+    *first = n->column;
+    *width = n->op == GRU_OP_TOKENS ? 1 : n->width;
+    *vocabulary = n->op == GRU_OP_TOKENS ? n->width : 0;
+    return GRU_OK;
+}
+
 gru_result gru_get_output(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width) {
     if (i >= model->info.n_outputs) {
         return GRU_ERROR_ARGUMENT;
@@ -261,12 +275,34 @@ void gru_get_file(const gru_model *model, const void **bytes, size_t *nbytes) {
 
 /* ------------------------------------------------------------------------------------------------ states */
 
+/* Copies what a node keeps out of a state block, oldest step first, or into it. */
+static void copy_kept(const gru_node *n, float *kept, float *values, int out) {
+    size_t first = 0; /* floats that stand behind the others in the ring */
+    if (n->op == GRU_OP_WINDOW) {
+        const size_t width = n->state_width / n->history;
+        if (!out) {
+            gru_ring_set_oldest(kept, 0);
+        }
+        first = gru_ring_oldest(kept) * width;
+        kept += GRU_STATE_HEADER_FLOATS;
+    }
+    const size_t rest = n->state_width - first;
+    if (out) {
+        memcpy(values, kept + first, rest * sizeof(float));
+        memcpy(values + rest, kept, first * sizeof(float));
+    } else {
+        memcpy(kept, values, rest * sizeof(float));
+    }
+}
+
 void gru_state_init(const gru_model *model, float *state) {
     gru_state_set_prepared(state, 0);
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
-        if (n->op == GRU_OP_GRU) {
-            memcpy(state + n->h_offset, n->h0, n->width * sizeof(float));
+        if (n->h0) {
+            memcpy(state + n->h_offset, n->h0, n->state_width * sizeof(float));
+        } else if (n->state_width) {
+            memset(state + n->h_offset, 0, (GRU_STATE_HEADER_FLOATS + n->state_width) * sizeof(float));
         }
     }
 }
@@ -274,9 +310,9 @@ void gru_state_init(const gru_model *model, float *state) {
 void gru_state_get(const gru_model *model, const float *state, float *values) {
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
-        if (n->op == GRU_OP_GRU) {
-            memcpy(values, state + n->h_offset, n->width * sizeof(float));
-            values += n->width;
+        if (n->state_width) {
+            copy_kept(n, (float *)(uintptr_t)(state + n->h_offset), values, 1);
+            values += n->state_width;
         }
     }
 }
@@ -285,9 +321,9 @@ void gru_state_set(const gru_model *model, float *state, const float *values) {
     gru_state_set_prepared(state, 0);
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
-        if (n->op == GRU_OP_GRU) {
-            memcpy(state + n->h_offset, values, n->width * sizeof(float));
-            values += n->width;
+        if (n->state_width) {
+            copy_kept(n, state + n->h_offset, (float *)(uintptr_t)values, 0);
+            values += n->state_width;
         }
     }
 }

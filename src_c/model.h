@@ -10,14 +10,29 @@
 
 #define GRU_LANES 16 /* outputs of a panel */
 
-/* A weight matrix in panels: [panels][cols][gates][16] (docs/FORMAT.md). data == NULL: there is none, cols is 0. */
+/* A weight matrix in panels (docs/FORMAT.md). data == NULL: there is none, cols is 0. */
 typedef struct gru_matrix {
-    const float *data;
+    const unsigned char *data;
     size_t rows, cols, gates, panels;
+    size_t panel_nbytes;
+    enum gru_dtype dtype;
 } gru_matrix;
 
 /* Floats of one row of finished or starting sums of a matrix: [panels][gates][16]. */
 static inline size_t gru_sums_width(const gru_matrix *m) { return m->panels * m->gates * GRU_LANES; }
+
+/* A vector of float32 rounded to int8, for products with int8 weights: x[k] is about step * q[k]. q is followed by
+ * zeros up to a multiple of 16. */
+typedef struct gru_quantised {
+    float step;  /* NaN if x has a NaN or an infinity; all of q is 0 then */
+    float total; /* of q: an integer below 2^24 */
+    int8_t q[];
+} gru_quantised;
+
+/* Bytes of a quantised vector of `cols`, in whole cache lines. */
+static inline size_t gru_quantised_nbytes(size_t cols) {
+    return (sizeof(gru_quantised) + (cols + 15) / 16 * 16 + 63) / 64 * 64;
+}
 
 typedef struct gru_act {
     int code;
@@ -26,13 +41,26 @@ typedef struct gru_act {
 
 /* Where the rows of a value stand. */
 enum gru_place {
-    GRU_PLACE_INPUT,    /* in the caller's input */
-    GRU_PLACE_OUTPUT,   /* in the caller's output, from float `column` of each row on */
-    GRU_PLACE_WORKSPACE /* in the workspace */
+    GRU_PLACE_INPUT,     /* in the caller's input */
+    GRU_PLACE_OUTPUT,    /* in the caller's output, from float `column` of each row on */
+    GRU_PLACE_WORKSPACE, /* in the workspace */
+    GRU_PLACE_BEFORE,    /* STATE: where the row of `source` stands for the step before */
+    GRU_PLACE_PART       /* SLICE: where the row of `source` stands, from float `column` on */
 };
+
+/* The network's input, states and slices stand where something else is. */
+static inline int gru_op_has_rows(int op) {
+    return op != GRU_OP_INPUT && op != GRU_OP_TOKENS && op != GRU_OP_STATE && op != GRU_OP_SLICE;
+}
+
+/* Operations that make one value per sequence of one per step. */
+static inline int gru_op_ends_sequence(int op) {
+    return op == GRU_OP_LAST || op == GRU_OP_FIRST || op == GRU_OP_MEAN || op == GRU_OP_MAX || op == GRU_OP_ATTEND;
+}
 
 typedef struct gru_node {
     int op;
+    const char *name;
     size_t width;
     size_t n_inputs;
     const uint32_t *inputs; /* node numbers, in the file */
@@ -51,20 +79,33 @@ typedef struct gru_node {
     gru_act gate_act;
     float clip; /* 0: none */
     int reset, reverse;
-    int fused;    /* the mainstream cell: reset after, sigmoid, tanh, no clip */
+    int fused;    /* the mainstream cell: reset after, sigmoid, tanh, no clip; both matrices of one type */
     gru_matrix u; /* reset before: gates r, z */
     const float *b_h;
     gru_matrix u_n; /* reset before: the candidate's */
     const float *b_hn;
-    const float *h0;
-    size_t h_offset;        /* of the hidden state in a state block, in floats */
-    size_t prepared_offset; /* of the prepared sums s_h */
+    size_t prepared_offset; /* of the prepared sums s_h in a state block, in floats */
+
+    /* What the stream keeps from step to step: of a GRU and a STATE a value, of a WINDOW the last inputs. */
+    size_t state_width; /* in floats; 0: nothing */
+    size_t h_offset;    /* in a state block, in floats */
+    const float *h0;    /* the initial value; NULL: zeros */
+
+    /* STATE, SLICE */
+    const struct gru_node *source;
+    uint32_t loop_end; /* a loop begins here and goes on before this node; 0: none begins */
+
+    /* WINDOW, in steps */
+    size_t taps, dilation, ahead, history;
 
     /* EMBEDDING */
     const float *rows;
 
-    /* AFFINE */
+    /* AFFINE, NORM */
     const float *scale, *shift;
+    float epsilon;
+    int rms;
+    size_t parts;
 
     enum gru_place place;
     size_t column; /* of the value in its row */
@@ -91,7 +132,11 @@ struct gru_model {
     size_t sums_h_width;          /* the widest s_h, that of the reset-before candidate included */
     size_t hidden_width;          /* the widest hidden state, in whole panels */
     size_t state_floats;          /* of a state block */
+    size_t quantised_w_nbytes;    /* in bytes: the longest vector that an int8 matrix of an input half or a dense */
+    size_t quantised_u_nbytes;    /* layer, or a recurrent one, reads */
     size_t products_nbytes;       /* of all matrices: what a step reads */
+    int whole_sequences;          /* a block must be a whole sequence */
+    int attends;
 
     gru_schedule step_schedule; /* of one step of one stream */
 
@@ -100,8 +145,25 @@ struct gru_model {
     void *owned;                /* to be freed, or NULL */
 };
 
-/* A state block begins with a header of 16 floats' size, whose first word says whether the prepared sums are valid. */
+/* A state block begins with a header of 16 floats' size, whose first word says whether the prepared sums are valid. So
+ * does the history of a WINDOW, a ring: its first word is the place of the oldest step. */
 #define GRU_STATE_HEADER_FLOATS 16
+
+/* Whether vectors and tokens are there just where the model reads them. */
+static inline int gru_inputs_given(const gru_model *m, const float *vectors, const int32_t *tokens) {
+    return !vectors == !m->info.input_width && !tokens == !m->info.n_tokens;
+}
+
+/* Whether the tokens of one step are in their vocabularies. */
+static inline int gru_tokens_exist(const gru_model *m, const int32_t *tokens) {
+    for (size_t i = 0; i < m->info.n_inputs; i++) {
+        const gru_node *n = &m->nodes[i];
+        if (n->op == GRU_OP_TOKENS && (tokens[n->column] < 0 || (size_t)tokens[n->column] >= n->width)) {
+            return 0;
+        }
+    }
+    return 1;
+}
 
 static inline size_t gru_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 

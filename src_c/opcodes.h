@@ -16,7 +16,16 @@ enum gru_op {
     GRU_OP_AFFINE = 9,
     GRU_OP_ACTIVATION = 10,
     GRU_OP_LAST = 11,
-    GRU_OP_FIRST = 12
+    GRU_OP_FIRST = 12,
+    GRU_OP_STATE = 13,
+    GRU_OP_BLEND = 14,
+    GRU_OP_SLICE = 15,
+    GRU_OP_WINDOW = 16,
+    GRU_OP_NORM = 17,
+    GRU_OP_MEAN = 18,
+    GRU_OP_MAX = 19,
+    GRU_OP_ATTEND = 20,
+    GRU_OPS = 21
 };
 
 enum gru_activation {
@@ -33,6 +42,9 @@ enum gru_activation {
     GRU_ACT_SOFTSIGN = 10,
     GRU_ACT_SOFTPLUS = 11,
     GRU_ACT_SILU = 12,
+    GRU_ACT_CLIP = 13,
+    GRU_ACT_EXP = 14,
+    GRU_ACT_POSITIVE = 15,
     GRU_ACT_SOFTMAX = 64,
     GRU_ACT_LOG_SOFTMAX = 65
 };
@@ -43,6 +55,6 @@ enum gru_direction { GRU_FORWARD = 0, GRU_REVERSE = 1 };
 
 enum gru_layout { GRU_LAYOUT_PLAIN = 0, GRU_LAYOUT_PANELS = 1, GRU_LAYOUT_SUMS = 2 };
 
-enum gru_dtype { GRU_FLOAT32 = 0 };
+enum gru_dtype { GRU_FLOAT32 = 0, GRU_BFLOAT16 = 1, GRU_FLOAT16 = 2, GRU_INT8 = 3, GRU_DTYPES = 4 };
 
 #endif

@@ -16,7 +16,7 @@ static void place_values(gru_model *model) {
     for (size_t i = 0; i < model->info.n_outputs; i++) {
         gru_output *o = &model->outputs[i];
         gru_node *n = &nodes[o->node];
-        o->copied = n->op == GRU_OP_INPUT || (int)n->place != UNDECIDED;
+        o->copied = !gru_op_has_rows(n->op) || (int)n->place != UNDECIDED;
         if (!o->copied) {
             n->place = GRU_PLACE_OUTPUT;
             n->column = o->first;
@@ -25,9 +25,11 @@ static void place_values(gru_model *model) {
     }
     for (size_t i = model->info.n_nodes; i-- > 0;) {
         gru_node *n = &nodes[i];
-        if (n->op == GRU_OP_INPUT || n->op == GRU_OP_TOKENS) {
-            n->place = GRU_PLACE_INPUT;
-            n->stride = n->width;
+        if (!gru_op_has_rows(n->op)) { /* it stands where something else is */
+            n->place = n->op == GRU_OP_STATE   ? GRU_PLACE_BEFORE
+                       : n->op == GRU_OP_SLICE ? GRU_PLACE_PART
+                                               : GRU_PLACE_INPUT;
+            n->stride = n->op == GRU_OP_TOKENS ? model->info.n_tokens : model->info.input_width;
             continue;
         }
         if ((int)n->place == UNDECIDED) {
@@ -40,7 +42,7 @@ static void place_values(gru_model *model) {
             size_t column = n->column;
             for (size_t j = 0; j < n->n_inputs; j++) {
                 gru_node *part = &nodes[n->inputs[j]];
-                if ((int)part->place == UNDECIDED && part->op != GRU_OP_INPUT) {
+                if ((int)part->place == UNDECIDED && gru_op_has_rows(part->op)) {
                     part->place = n->place;
                     part->column = column;
                     part->stride = n->stride;
@@ -54,15 +56,15 @@ static void place_values(gru_model *model) {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-/* A state block: a header, the hidden states, the prepared sums, each beginning at a multiple of 16 floats. */
+/* A state block: a header, what each node keeps, the prepared sums, each beginning at a multiple of 16 floats. */
 static void lay_out_state(gru_model *model) {
     size_t next = GRU_STATE_HEADER_FLOATS;
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         gru_node *n = &model->nodes[i];
-        if (n->op == GRU_OP_GRU) {
+        if (n->state_width) {
             n->h_offset = next;
-            next += gru_round_up(n->width, GRU_LANES);
-            model->info.state_width += n->width;
+            next += gru_round_up(n->state_width, GRU_LANES) + (n->op == GRU_OP_WINDOW ? GRU_STATE_HEADER_FLOATS : 0);
+            model->info.state_width += n->state_width;
         }
     }
     for (size_t i = 0; i < model->info.n_nodes; i++) {
@@ -76,22 +78,28 @@ static void lay_out_state(gru_model *model) {
     model->info.state_nbytes = next * sizeof(float);
 }
 
-static size_t matrix_nbytes(const gru_matrix *m) { return gru_sums_width(m) * m->cols * sizeof(float); }
+static size_t matrix_nbytes(const gru_matrix *m) { return m->panels * m->panel_nbytes; }
+
+static size_t quantised_nbytes(const gru_matrix *m) {
+    return m->data && m->dtype == GRU_INT8 ? gru_quantised_nbytes(m->cols) : 0;
+}
 
 void gru_model_plan(gru_model *model, size_t n_outputs) {
-    const gru_node *input = &model->nodes[0];
     gru_info *info = &model->info;
-    info->input_width = input->op == GRU_OP_INPUT ? input->width : 0;
-    info->vocabulary = input->op == GRU_OP_TOKENS ? input->width : 0;
     info->output_width = model->outputs[n_outputs - 1].first + model->outputs[n_outputs - 1].width;
     info->per_sequence = model->nodes[model->outputs[0].node].per_sequence;
     info->causal = 1;
     for (size_t i = 0; i < info->n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
-        if (n->reverse || n->op == GRU_OP_FIRST) {
+        if (n->reverse || n->ahead || (gru_op_ends_sequence(n->op) && n->op != GRU_OP_LAST)) {
             info->causal = 0;
         }
+        model->attends |= n->op == GRU_OP_ATTEND;
+        model->whole_sequences |= n->reverse || n->ahead || model->attends;
         model->products_nbytes += matrix_nbytes(&n->w) + matrix_nbytes(&n->u) + matrix_nbytes(&n->u_n);
+        model->quantised_w_nbytes = larger(model->quantised_w_nbytes, quantised_nbytes(&n->w));
+        model->quantised_u_nbytes = larger(model->quantised_u_nbytes, quantised_nbytes(&n->u));
+        model->quantised_u_nbytes = larger(model->quantised_u_nbytes, quantised_nbytes(&n->u_n));
         if (n->op == GRU_OP_GRU) {
             model->sums_x_width = larger(model->sums_x_width, gru_sums_width(&n->w));
             model->sums_h_width = larger(model->sums_h_width, gru_sums_width(&n->u));

@@ -4,8 +4,8 @@
 #include "model.h"
 
 enum {
-    BLOCK_ROWS = 64, /* rows of a block of a causal network: enough to use each weight many times from the near cache */
-    WHOLE_ROWS = 32768, /* and of one that is not causal, whose blocks are whole sequences, */
+    BLOCK_ROWS = 64,    /* rows of a block: enough to use each weight many times from the near cache */
+    WHOLE_ROWS = 32768, /* and of one whose blocks must be whole sequences, */
     WHOLE_STREAMS = 8,  /* unless that would be fewer streams than this */
 
     /* Weights of a step, in bytes, from which on threads share the panels of a single group: some 5 µs of reading,
@@ -33,12 +33,12 @@ gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_st
     gru_schedule l;
     size_t share = (n_streams + threads - 1) / threads;
     size_t most = BLOCK_ROWS;
-    if (!m->info.causal) {
+    if (m->whole_sequences) {
         most = WHOLE_ROWS / n_steps;
         most = most < WHOLE_STREAMS ? WHOLE_STREAMS : most > BLOCK_ROWS ? BLOCK_ROWS : most;
     }
     l.group_streams = smaller(share, most);
-    l.block_steps = m->info.causal ? smaller(n_steps, BLOCK_ROWS / l.group_streams) : n_steps;
+    l.block_steps = m->whole_sequences ? n_steps : smaller(n_steps, BLOCK_ROWS / l.group_streams);
     l.block_rows = times(l.group_streams, l.block_steps);
     l.chunk_rows = smaller(l.block_rows, BLOCK_ROWS / l.group_streams * l.group_streams);
     l.n_groups = (n_streams + l.group_streams - 1) / l.group_streams;
@@ -56,6 +56,9 @@ gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_st
     l.sums_h = take(&next, l.group_streams, m->sums_h_width, sizeof(float));
     l.z = take(&next, l.group_streams, m->hidden_width, sizeof(float));
     l.rh = take(&next, l.group_streams, m->hidden_width, sizeof(float));
+    l.weights = take(&next, m->attends ? l.block_steps : 0, 1, sizeof(float));
+    l.quantised_x = take(&next, l.chunk_rows, m->quantised_w_nbytes, 1);
+    l.quantised_h = take(&next, l.group_streams, m->quantised_u_nbytes, 1);
     l.x = take(&next, l.chunk_rows, 1, sizeof(float *));
     l.start = take(&next, l.chunk_rows, 1, sizeof(float *));
     l.hoisted = take(&next, l.chunk_rows, 1, sizeof(float *));

@@ -13,6 +13,8 @@ typedef struct gru_schedule {
     /* Places in the workspace, in bytes: */
     size_t order, counts;                                  /* shared by the threads; the rest is each thread's own: */
     size_t values, sequence_values, sums_x, sums_h, z, rh; /* arrays of floats, */
+    size_t weights;                                        /* one float per step, */
+    size_t quantised_x, quantised_h;                       /* quantised vectors, */
     size_t x, start, hoisted, h, h_start, sh, out, z_rows, rh_rows; /* of pointers to rows, */
     size_t n_active, first_row;                                     /* of sizes per step */
     size_t shared_nbytes, thread_nbytes, needed_nbytes;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The header of a state block: whether its prepared sums are valid. */
+/* What stands in the headers within a state block: whether its prepared sums are valid, where a history begins. */
 #ifndef GRU_STATE_H
 #define GRU_STATE_H
 
@@ -13,5 +13,17 @@ static inline int gru_state_is_prepared(const float *state) {
 }
 
 static inline void gru_state_set_prepared(float *state, uint32_t flag) { memcpy(state, &flag, sizeof flag); }
+
+/* The place of the oldest step in the history of a WINDOW. */
+static inline size_t gru_ring_oldest(const float *ring) {
+    uint32_t at;
+    memcpy(&at, ring, sizeof at);
+    return at;
+}
+
+static inline void gru_ring_set_oldest(float *ring, size_t at) {
+    const uint32_t value = (uint32_t)at;
+    memcpy(ring, &value, sizeof value);
+}
 
 #endif

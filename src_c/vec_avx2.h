@@ -11,6 +11,7 @@
 #include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #define V_NAME "avx2"
 #define V_LANES 16
@@ -19,6 +20,7 @@
 typedef struct { __m256 lo, hi; } vec; /* lanes 0 to 7, lanes 8 to 15 */
 typedef struct { __m256i lo, hi; } veci;
 typedef struct { __m256 lo, hi; } vecm; /* all bits of a lane are 1 or 0 */
+typedef veci vecb;
 
 /* ---- making, loading, storing ---- */
 
@@ -117,6 +119,37 @@ V_INLINE vec v_select(vecm m, vec a, vec b) {
 V_INLINE vec v_select_neg(vec s, vec a, vec b) {
     return (vec){_mm256_blendv_ps(b.lo, a.lo, s.lo), _mm256_blendv_ps(b.hi, a.hi, s.hi)};
 }
+
+/* ---- narrow types ---- */
+
+V_INLINE vec v_load_bfloat16(const unsigned char *p, int odd) {
+    veci pairs = vi_load((const int32_t *)(const void *)p);
+    return v_from_bits(odd ? vi_and(pairs, vi_set1(-0x10000)) : vi_shl(pairs, 16));
+}
+V_INLINE vec v_load_float16(const unsigned char *p) {
+    const __m128i_u *halves = (const __m128i_u *)(const void *)p;
+    return (vec){_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves + 1))};
+}
+V_INLINE void v_store_low_bytes(int8_t *p, veci a) {
+    int32_t i[16];
+    vi_store(i, a);
+    for (int k = 0; k < 16; k++) memcpy(p + k, i + k, 1);
+}
+V_INLINE vecb vb_load(const unsigned char *p) { return vi_load((const int32_t *)(const void *)p); }
+V_INLINE vecb vb_set4(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return vi_set1(four);
+}
+/* The first factor is unsigned: |w|, with its sign given to x. Two products fit 16 bits: 2 * 128 * 127 < 2^15. */
+V_INLINE __m256i vb_products_(__m256i w, __m256i x) {
+    __m256i two = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_madd_epi16(two, _mm256_set1_epi16(1));
+}
+V_INLINE veci vb_dot(veci acc, vecb w, vecb x) {
+    return vi_add(acc, (veci){vb_products_(w.lo, x.lo), vb_products_(w.hi, x.hi)});
+}
+#define VB_DOT_START(total) ((void)(total), 0)
 
 /* ---- compound ---- */
 

@@ -11,14 +11,20 @@
 #include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
+#ifdef V_VNNI
+#define V_NAME "avx512_vnni"
+#else
 #define V_NAME "avx512"
+#endif
 #define V_LANES 16
 #define V_INLINE static inline __attribute__((always_inline))
 
 typedef __m512 vec;
 typedef __m512i veci;
 typedef __mmask16 vecm;
+typedef __m512i vecb;
 
 /* ---- making, loading, storing ---- */
 
@@ -81,6 +87,43 @@ V_INLINE vecm vm_or(vecm a, vecm b) { return (vecm)(a | b); }
 V_INLINE int vm_any(vecm m) { return m != 0; }
 V_INLINE vec v_select(vecm m, vec a, vec b) { return _mm512_mask_blend_ps(m, b, a); }
 V_INLINE vec v_select_neg(vec s, vec a, vec b) { return _mm512_mask_blend_ps(_mm512_movepi32_mask(v_bits(s)), b, a); }
+
+/* ---- narrow types ---- */
+
+V_INLINE vec v_load_bfloat16(const unsigned char *p, int odd) {
+    veci pairs = _mm512_loadu_si512((const void *)p);
+    return v_from_bits(odd ? vi_and(pairs, vi_set1(-0x10000)) : vi_shl(pairs, 16));
+}
+V_INLINE vec v_load_float16(const unsigned char *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i_u *)(const void *)p));
+}
+V_INLINE void v_store_low_bytes(int8_t *p, veci a) {
+    _mm_storeu_si128((__m128i_u *)(void *)p, _mm512_cvtepi32_epi8(a));
+}
+V_INLINE vecb vb_load(const unsigned char *p) { return _mm512_loadu_si512((const void *)p); }
+V_INLINE vecb vb_set4(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    return vi_set1(four);
+}
+#ifdef V_VNNI
+/* The first factor is unsigned: w + 128, which adds 128 times the sum of x; that is where the chain starts. Assembly,
+ * because gcc 12 copies the sum of the intrinsic from register to register and to memory. */
+V_INLINE veci vb_dot(veci acc, vecb w, vecb x) {
+    const vecb unsigned_w = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(unsigned_w), "v"(x));
+    return acc;
+}
+#define VB_DOT_START(total) (-128 * (total))
+#else
+/* The first factor is unsigned: |w|, with its sign given to x. Two products fit 16 bits: 2 * 128 * 127 < 2^15. */
+V_INLINE veci vb_dot(veci acc, vecb w, vecb x) {
+    vecb signed_x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+    __m512i two = _mm512_maddubs_epi16(_mm512_abs_epi8(w), signed_x);
+    return vi_add(acc, _mm512_madd_epi16(two, _mm512_set1_epi16(1)));
+}
+#define VB_DOT_START(total) ((void)(total), 0)
+#endif
 
 /* ---- compound ---- */
 

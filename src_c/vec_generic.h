@@ -24,6 +24,13 @@
  *   vi_to_float(a)                  conversion, rounded to nearest even
  *   v_scale2(p, n)                  p * 2^n with one rounding, for -252 <= n <= 252 and 2^-25 <= |p| <= 2^25, or p = 0,
  *                                   infinity, NaN
+ *   v_load_bfloat16(p, odd)         widens 16 of the 32 bfloat16 at p: the even or the odd ones; odd a constant
+ *   v_load_float16(p)               widens 16 binary16
+ *   v_store_low_bytes(p, a)         the low byte of each lane of a veci
+ *   vb_load(p)                      a vecb: 64 int8, four for each lane
+ *   vb_set4(p)                      the same 4 int8 for each lane, none of them -128
+ *   vb_dot(acc, w, x)               acc + the four products of each lane of two vecb; x from vb_set4. Wraps around. The
+ *   VB_DOT_START(total)             chain of vb_dot starts at this int, total being the sum of all that vb_set4 takes
  *   v_sum16(a)                      fixed tree: lanes i and i+8, then i and i+4, i and i+2, i and i+1
  *   v_max16(a)                      largest lane; NaN if any lane is NaN; of +0 and -0 either */
 #ifndef GRU_VEC_H
@@ -46,6 +53,7 @@
 typedef struct { float f[16]; } vec;
 typedef struct { int32_t i[16]; } veci;
 typedef struct { int32_t m[16]; } vecm; /* -1 or 0 */
+typedef struct { int8_t b[64]; } vecb;
 
 /* A result lane by lane; the expression sees the lane number k. */
 #define V_EACH_(type, member, expression)                                                                              \
@@ -135,6 +143,43 @@ V_INLINE int vm_any(vecm m) {
 }
 V_INLINE vec v_select(vecm m, vec a, vec b) { V_EACH_(vec, f, m.m[k] ? a.f[k] : b.f[k]); }
 V_INLINE vec v_select_neg(vec s, vec a, vec b) { V_EACH_(vec, f, v_int_of_(s.f[k]) < 0 ? a.f[k] : b.f[k]); }
+
+/* ---- narrow types ---- */
+
+V_INLINE vec v_load_bfloat16(const unsigned char *p, int odd) {
+    V_EACH_(vec, f,
+            v_float_of_((int32_t)((uint32_t)p[4 * k + 2 * odd] << 16 | (uint32_t)p[4 * k + 2 * odd + 1] << 24)));
+}
+/* A normal number or zero: exponent and fraction move, the bias changes by a product. Infinity and NaN get the largest
+ * exponent; a subnormal number is an integer times 2^-24. */
+V_INLINE float v_widen_float16_(const unsigned char *p) {
+    const uint32_t h = (uint32_t)p[0] | (uint32_t)p[1] << 8, magnitude = h & 0x7fff;
+    const float a = magnitude >= 0x7c00 ? v_float_of_((int32_t)(0x7f800000u | (magnitude & 0x3ff) << 13))
+                    : magnitude < 0x400 ? (float)magnitude * 0x1p-24f
+                                        : v_float_of_((int32_t)((magnitude << 13) + (112u << 23)));
+    return h & 0x8000 ? -a : a;
+}
+V_INLINE vec v_load_float16(const unsigned char *p) { V_EACH_(vec, f, v_widen_float16_(p + 2 * k)); }
+V_INLINE void v_store_low_bytes(int8_t *p, veci a) {
+    for (int k = 0; k < 16; k++) p[k] = (int8_t)((a.i[k] & 255) - (a.i[k] & 128) * 2);
+}
+V_INLINE vecb vb_load(const unsigned char *p) {
+    vecb a;
+    memcpy(a.b, p, sizeof a.b);
+    return a;
+}
+V_INLINE vecb vb_set4(const int8_t *p) {
+    vecb a;
+    for (int k = 0; k < 64; k++) a.b[k] = p[k % 4];
+    return a;
+}
+V_INLINE veci vb_dot(veci acc, vecb w, vecb x) {
+    for (int k = 0; k < 64; k++) {
+        acc.i[k / 4] = (int32_t)((uint32_t)acc.i[k / 4] + (uint32_t)(w.b[k] * x.b[k]));
+    }
+    return acc;
+}
+#define VB_DOT_START(total) ((void)(total), 0)
 
 /* ---- compound ---- */
 

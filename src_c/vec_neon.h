@@ -13,8 +13,13 @@
 #include <arm_neon.h>
 #include <math.h>
 #include <stdint.h>
+#include <string.h>
 
+#ifdef V_DOT
+#define V_NAME "neon_dot"
+#else
 #define V_NAME "neon"
+#endif
 #define V_LANES 16
 #define V_INLINE static inline __attribute__((always_inline))
 
@@ -23,6 +28,7 @@
 typedef struct { float32x4_t q0, q1, q2, q3; } vec;
 typedef struct { int32x4_t q0, q1, q2, q3; } veci;
 typedef struct { uint32x4_t q0, q1, q2, q3; } vecm; /* all bits of a lane are 1 or 0 */
+typedef struct { int8x16_t q0, q1, q2, q3; } vecb;
 
 #define V_MAP1_(type, f, a) ((type){f((a).q0), f((a).q1), f((a).q2), f((a).q3)})
 #define V_MAP2_(type, f, a, b) ((type){f((a).q0, (b).q0), f((a).q1, (b).q1), f((a).q2, (b).q2), f((a).q3, (b).q3)})
@@ -136,6 +142,43 @@ V_INLINE vec v_select_neg(vec s, vec a, vec b) {
     vecm m = V_MAP1_(vecm, vcltzq_s32, bits);
     return v_select(m, a, b);
 }
+
+/* ---- narrow types ---- */
+
+V_INLINE vec v_load_bfloat16(const unsigned char *p, int odd) {
+    veci pairs = vi_load((const int32_t *)(const void *)p);
+    return v_from_bits(odd ? vi_and(pairs, vi_set1(-0x10000)) : vi_shl(pairs, 16));
+}
+V_INLINE float32x4_t v_widen_float16_(const unsigned char *p) { return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p))); }
+V_INLINE vec v_load_float16(const unsigned char *p) {
+    return (vec){v_widen_float16_(p), v_widen_float16_(p + 8), v_widen_float16_(p + 16), v_widen_float16_(p + 24)};
+}
+V_INLINE void v_store_low_bytes(int8_t *p, veci a) {
+    int16x8_t low = vcombine_s16(vmovn_s32(a.q0), vmovn_s32(a.q1));
+    int16x8_t high = vcombine_s16(vmovn_s32(a.q2), vmovn_s32(a.q3));
+    vst1q_s8(p, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+V_INLINE vecb vb_load(const unsigned char *p) {
+    const int8_t *b = (const int8_t *)p;
+    return (vecb){vld1q_s8(b), vld1q_s8(b + 16), vld1q_s8(b + 32), vld1q_s8(b + 48)};
+}
+V_INLINE vecb vb_set4(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(four));
+    return (vecb){x, x, x, x};
+}
+#ifdef V_DOT
+V_INLINE veci vb_dot(veci acc, vecb w, vecb x) { return V_MAP3_(veci, vdotq_s32, acc, w, x); }
+#else
+/* A product fits 16 bits: 128 * 127 < 2^15. */
+V_INLINE int32x4_t vb_dot_(int32x4_t acc, int8x16_t w, int8x16_t x) {
+    int16x8_t low = vmull_s8(vget_low_s8(w), vget_low_s8(x)), high = vmull_high_s8(w, x);
+    return vaddq_s32(acc, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+}
+V_INLINE veci vb_dot(veci acc, vecb w, vecb x) { return V_MAP3_(veci, vb_dot_, acc, w, x); }
+#endif
+#define VB_DOT_START(total) ((void)(total), 0)
 
 /* ---- compound ---- */
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 import gru_engine as ge
+from gru_engine.numerics import int8_sums, sums
+from gru_engine.precision import rounded, to_int8
 
 Array = npt.NDArray[Any]
 
@@ -47,6 +49,13 @@ def each_isa() -> Iterator[str]:
 def uniform(rng: np.random.Generator, limit: float, *shape: int) -> Array:
     """Random float32 from -limit to limit."""
     return rng.uniform(-limit, limit, shape).astype(np.float32)
+
+
+def specified_sums(bias: Array, matrix: Array, x: Array, dtype: str = "float32") -> Array:
+    """``sums(b, M, x)`` of docs/NUMERICS.md in NumPy: [N, G, H] of a matrix [G, H, K] that is kept as this type."""
+    if dtype == "int8":
+        return int8_sums(bias, *to_int8(matrix, "the matrix"), x)
+    return sums(bias, rounded(matrix, dtype, "the matrix"), x)
 
 
 def gru_arrays(rng: np.random.Generator, hidden: int, columns: int, reset: str = "after") -> dict[str, Array]:

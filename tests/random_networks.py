@@ -40,11 +40,12 @@ def random_network(
     layers : (int, int)
         Least and largest number of GRU layers.
     allow_reverse : bool
-        Whether reverse and bidirectional layers and values of the first step may occur; without them it is causal.
+        Whether reverse and bidirectional layers and others that need later steps may occur; without them it is causal.
     tokens, per_sequence : bool, optional
         Whether the input is tokens; whether the outputs are one per sequence. None: either.
     discontinuous : bool
-        Whether thresholded_relu may occur, whose jump turns a rounding error into a large one once in a while.
+        Whether thresholded_relu may occur, whose jump turns a rounding error into a large one once in a while, and
+        normalisation with a small epsilon, which makes errors larger where a value is nearly constant.
     dtype : data type
         Of the weights.
     """
@@ -54,6 +55,8 @@ def random_network(
     for _ in range(rng.integers(layers[0], layers[1] + 1)):
         h = build.gru(build.mix(values), f"gru{len(values)}" if rng.random() < 0.5 else None)
         values.append(build.decorate(h))
+        if rng.random() < 0.3:
+            values.append(build.cell(build.mix(values)))
     build.outputs(values, bool(rng.random() < 0.25) if per_sequence is None else per_sequence)
     build.net.metadata = {"seed material": int(rng.integers(1 << 30))}
     return build.net
@@ -73,6 +76,8 @@ BOUNDED: tuple[Spec, ...] = (
     "hard_sigmoid",
     ("scaled_tanh", 1.2, 0.7),
     ("hard_sigmoid", 0.3, 0.4),
+    "clip",
+    ("clip", -0.3, 0.9),
 )
 UNBOUNDED: tuple[Spec, ...] = (
     "linear",
@@ -84,6 +89,7 @@ UNBOUNDED: tuple[Spec, ...] = (
     ("elu", 0.5),
     "softplus",
     "silu",
+    "min_gru",
 )
 JUMPING: tuple[Spec, ...] = (("thresholded_relu", 0.1),)
 GATES: tuple[Spec, ...] = ("sigmoid", "hard_sigmoid", ("hard_sigmoid", 1 / 6, 0.5))
@@ -185,16 +191,98 @@ class _Builder:
         )
 
     def decorate(self, h: Value) -> Value:
-        """Sometimes a residual connection, a gate, an activation or an affine map behind a layer."""
-        kind = self.rng.integers(8)
+        """Sometimes something behind a layer: a residual connection, a gate, a normalisation, a convolution ..."""
+        kind = self.rng.integers(20)
+        net, width = self.net, h.width
         if kind == 0:
-            return self.net.add(h, self.dense(h, h.width, self.pick(BOUNDED)))
+            return net.add(h, self.dense(h, self.pick((1, width)), self.pick(BOUNDED)))
         if kind == 1:
-            return self.net.multiply(h, self.dense(h, h.width, "sigmoid"))
+            return net.multiply(h, self.dense(h, self.pick((1, width)), "sigmoid"))
         if kind == 2:
-            return self.net.activation(h, self.activation())
+            return net.activation(h, self.activation())
         if kind == 3:
-            return self.net.affine(h, self.uniform(1, h.width), self.uniform(1, h.width))
+            return net.affine(h, self.uniform(1, width), self.uniform(1, width))
+        if kind == 4:
+            return net.subtract(self.dense(h, width, self.pick(BOUNDED)), h)
+        if kind == 5:
+            return net.activation(net.activation(h, "tanh"), "exp")
+        if kind == 6:
+            return net.blend(self.dense(h, width, "sigmoid"), h, self.dense(h, width, self.pick(BOUNDED)))
+        if (
+            kind == 7 and width > 3
+        ):  # half of it at least: a single column may be small beside those it was computed with
+            start = int(self.rng.integers(width // 2))
+            return h[start : int(self.rng.integers(start + width // 2, width))]
+        if kind in (8, 9):
+            return self.norm(h)
+        if kind == 10:
+            taps, dilation = int(self.rng.integers(1, 4)), int(self.rng.integers(1, 4))
+            return net.window(h, taps, dilation, self.ahead((taps - 1) * dilation))
+        return self.convolution(h) if kind in (11, 12) else h
+
+    def ahead(self, span: int) -> int:
+        return int(self.rng.integers(span + 1)) if self.allow_reverse and self.chance(0.4) else 0
+
+    def norm(self, v: Value, epsilon: float | None = None) -> Value:
+        if epsilon is None:
+            epsilon = 1e-5 if self.discontinuous and self.chance(0.5) else 0.1
+        parts = int(self.pick(tuple(n for n in (1, 1, 2, 3, v.width) if v.width % n == 0)))
+        scale = self.uniform(1, v.width)
+        if self.chance(0.4):
+            return self.net.rms_norm(v, scale, epsilon, parts)
+        return self.net.layer_norm(v, scale, self.uniform(1, v.width), epsilon, parts)
+
+    def convolution(self, v: Value) -> Value:
+        taps, dilation = int(self.rng.integers(1, 5)), int(self.rng.integers(1, 4))
+        groups = int(self.pick(tuple(n for n in (1, 1, 2, 3, v.width) if v.width % n == 0)))
+        each = int(self.rng.integers(1, 3)) if groups > 1 else self.size()
+        ahead = self.ahead((taps - 1) * dilation)
+        return self.net.conv1d(
+            v,
+            self.uniform((v.width // groups * taps) ** -0.5, groups * each, v.width // groups, taps),
+            self.uniform(0.5, groups * each) if self.chance(0.7) else None,
+            dilation=dilation,
+            groups=groups,
+            padding=((taps - 1) * dilation - ahead, ahead),
+            activation=self.activation(),
+        )
+
+    def cell(self, x: Value | list[Value]) -> Value:
+        """A recurrent cell made of states and other layers: bounded, so that no error grows."""
+        net, width = self.net, self.size()
+        s = net.state(width, self.uniform(1, width) if self.chance(0.5) else None)
+        kind = self.rng.integers(7)
+        seen = self.dense(x, width, "linear") if self.chance(0.5) else None  # does not wait for the loop
+        inside = [s] if seen is not None else [*(x if isinstance(x, list) else [x]), s]
+        if kind == 0:  # normalised
+            h = net.activation(self.norm(self.dense(inside, width, "linear"), 1.0), self.pick(BOUNDED))
+        elif kind == 1:  # with a gate
+            h = net.blend(self.dense(inside, width, "sigmoid"), s, self.dense(inside, width, self.pick(BOUNDED)))
+        elif kind == 2:  # a GRU whose input is a projection of its own state
+            h = self.dense(self.gru_forward(inside), width, self.pick(BOUNDED))
+        elif kind == 3:  # the states of several steps
+            window = net.window(inside[-1], int(self.rng.integers(2, 4)), int(self.rng.integers(1, 3)))
+            h = self.dense([window, *inside], width, self.pick(BOUNDED))
+        elif kind == 4:  # two loops that overlap
+            other = net.state(self.size(), name="other")
+            h = self.dense([*inside, other], width, self.pick(BOUNDED))
+            net.feed(other, self.dense([h, s], other.width, self.pick(BOUNDED)))
+        elif kind == 5:  # no loop, but a delay; what is fed stands before the state
+            late = net.state(self.width(x))
+            net.feed(late, x)
+            h = self.dense([*inside, late], width, self.pick(BOUNDED))
+        else:  # some columns, and one that scales them all
+            part = s[: max(1, width // 2)]
+            h = net.multiply(self.dense([part, *inside], width, self.pick(BOUNDED)), self.dense(part, 1, "sigmoid"))
+        if seen is not None:
+            h = net.activation(net.add(h, seen), self.pick(BOUNDED))
+        net.feed(s, h if self.chance(0.8) else net.affine(h, self.uniform(0.9, width), self.uniform(0.1, width)))
+        return s if self.chance(0.1) else h
+
+    def gru_forward(self, x: Value | list[Value]) -> Value:
+        allow, self.allow_reverse = self.allow_reverse, False
+        h = self.gru(x, None)
+        self.allow_reverse = allow
         return h
 
     def outputs(self, values: list[Value], per_sequence: bool) -> None:
@@ -202,7 +290,9 @@ class _Builder:
         for i in range(int(self.rng.integers(1, 4))):
             x = self.mix(values) if i == 0 else values[self.rng.integers(len(values))]
             if per_sequence:
-                x = self.net.first(x) if self.allow_reverse and self.chance(0.4) else self.net.last(x)
+                x = self.end(x)
+            elif self.chance(0.1):
+                x = [self.net.slice(x, 0, max(1, self.width(x) // 2)), *(x if isinstance(x, list) else [x])]
             head = self.pick(("dense", "softmax", "log_softmax", "activation", "raw"))
             if head == "dense":
                 x = self.dense(x)
@@ -211,3 +301,12 @@ class _Builder:
             elif head == "activation":
                 x = self.net.activation(x, self.pick(("softmax", "log_softmax", "silu")))
             self.net.output(x, name=f"head{i}" if self.chance(0.5) else None)
+
+    def end(self, x: Value | list[Value]) -> Value:
+        """One value per sequence."""
+        kind = self.rng.integers(5) if self.allow_reverse else 0
+        if kind == 4:
+            values = self.net.concat(x) if isinstance(x, list) else x
+            heads = int(self.pick(tuple(n for n in (1, 2, values.width) if values.width % n == 0)))
+            return self.net.attend(self.dense(x, heads, "linear"), values)
+        return (self.net.last, self.net.first, self.net.mean, self.net.max)[kind](x)

@@ -49,6 +49,17 @@ def kinds(data: bytes) -> list[str]:
     return [node.kind.__name__ for node in read(data).nodes]
 
 
+REDUCED = ("bfloat16", "float16", "int8")
+"""Types of weights of fewer bits than float32."""
+
+
+def dense_network(M: Array, b: Array | None = None) -> Network:
+    """Sums and nothing else."""
+    net = Network()
+    net.output(net.dense(net.input(M.shape[1]), M, b))
+    return net
+
+
 class FakeModel:
     """Stands for the compiled engine: runs what was packed, in float64."""
 

@@ -17,9 +17,20 @@ import numpy as np
 import pytest
 
 import gru_engine as ge
-from gru_engine.numerics import fma32, sums
+from gru_engine.numerics import fma32
+from gru_engine.precision import DTYPES
 
-from .helpers import Array, assert_bits, bits, each_isa, gru_arrays, gru_network, token_network, uniform
+from .helpers import (
+    Array,
+    assert_bits,
+    bits,
+    each_isa,
+    gru_arrays,
+    gru_network,
+    specified_sums,
+    token_network,
+    uniform,
+)
 from .random_networks import random_input, random_network
 
 SIZES = (1, 15, 16, 17, 31, 32, 33, 47, 48, 64, 65, 127, 129)
@@ -105,55 +116,68 @@ def check_pool(rng: np.random.Generator, model: ge.Model, xs: Array, ys: Array, 
         assert_bits(pool.get_state(slots[i]), states[i, -1], f"{what}: pool, state of stream {i}")
 
 
-def check_all_ways(net: ge.Network, seed: int, streams: int = 3, steps: int = 70) -> None:
+def check_all_ways(net: ge.Network, seed: int, streams: int = 3, steps: int = 70, dtype: str = "float32") -> None:
     """Every way of running a causal network gives the bits of stepping it."""
     rng = np.random.default_rng(seed)
-    data = [net.tobytes(fold=fold) for fold in (True, False)]
+    data = [net.tobytes(dtype, fold=fold) for fold in (True, False)]
     models = [ge.load(d) for d in (data if data[0] != data[1] else data[:1])]
     xs = random_input(rng, net, streams, steps)
+    # The tables of folded embeddings have other bits in int8 files: they are not rounded.
+    for alike in [[model] for model in models] if dtype == "int8" else [models]:
+        check_models(rng, alike, xs, f"seed {seed}, {net!r}, {dtype}")
+
+
+def check_models(rng: np.random.Generator, models: list[ge.Model], xs: Array, what: str) -> None:
+    """All models give the bits of stepping the first."""
+    per_sequence = models[0].per_sequence
     ys, states = map(np.array, zip(*(stepped(models[0], x) for x in xs)))
     for isa in each_isa():
         for number, model in enumerate(models):
-            what = f"seed {seed}, {net!r}, {isa}, fold={number == 0}"
-            wanted = ys[:, -1] if net.per_sequence else ys
+            where = f"{what}, {isa}, model {number}"
+            wanted = ys[:, -1] if per_sequence else ys
             for threads in (1, 2):
                 batch, after = model.run(xs, threads=threads, return_state=True)
-                assert_bits(batch, wanted, f"{what}: batch, {threads} threads")
-                assert_bits(after, states[:, -1], f"{what}: batch, {threads} threads, states")
-            assert_bits(model.run(xs[0]), wanted[0], f"{what}: one sequence")
-            check_chunks(rng, model, xs[1], ys[1], states[1], what)
-            check_pool(rng, model, xs[:, :20], ys[:, :20], states[:, :20], what)
+                assert_bits(batch, wanted, f"{where}: batch, {threads} threads")
+                assert_bits(after, states[:, -1], f"{where}: batch, {threads} threads, states")
+            assert_bits(model.run(xs[0]), wanted[0], f"{where}: one sequence")
+            check_chunks(rng, model, xs[1], ys[1], states[1], where)
+            check_pool(rng, model, xs[:, :20], ys[:, :20], states[:, :20], where)
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_random_networks_every_way(seed: int) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_random_networks_every_way(dtype: str, seed: int) -> None:
     """Promise: step == run == chunks == pool == batch == instruction set == threads == prepared == folded == restored."""
-    check_all_ways(random_network(np.random.default_rng(seed), max_size=100, allow_reverse=False), seed)
+    net = random_network(np.random.default_rng(seed), max_size=100, allow_reverse=False)
+    check_all_ways(net, seed, dtype=dtype, steps=70 if dtype == "float32" else 20)
 
 
 @pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("hidden", SIZES)
-def test_sizes_at_the_edges_every_way(hidden: int, reset: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sizes_at_the_edges_every_way(dtype: str, hidden: int, reset: str) -> None:
     """Promise: the same for every place of the reset gate at sizes around panel and tile edges."""
     rng = np.random.default_rng(hidden)
     columns = int(rng.choice(SIZES[:8]))
-    check_all_ways(gru_network(rng, hidden, columns, reset), seed=hidden, streams=2, steps=12)
+    check_all_ways(gru_network(rng, hidden, columns, reset), seed=hidden, streams=2, steps=12, dtype=dtype)
 
 
-def test_long_sequences_cross_blocks() -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_long_sequences_cross_blocks(dtype: str) -> None:
     """Promise: sequences and batches that cross the core's blocks of 64 rows have the bits of their steps."""
     rng = np.random.default_rng(1)
     for columns, hidden in ((5, 33), (3, 16)):
-        check_all_ways(gru_network(rng, hidden, columns), seed=hidden, streams=5, steps=200)
-    check_all_ways(token_network(rng, 40, 17), seed=2, streams=9, steps=130)
+        check_all_ways(gru_network(rng, hidden, columns), seed=hidden, streams=5, steps=200, dtype=dtype)
+    check_all_ways(token_network(rng, 40, 17), seed=2, streams=9, steps=130, dtype=dtype)
 
 
 @pytest.mark.parametrize("reset", RESETS)
-def test_batches_of_any_size(reset: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_batches_of_any_size(dtype: str, reset: str) -> None:
     """Promise: a row of a batch has the bits that it has alone, whatever the size of the batch and the threads."""
     rng = np.random.default_rng(7)
     net = gru_network(rng, 33, 17, reset)
-    model = ge.load(net.tobytes())
+    model = ge.load(net.tobytes(dtype))
     xs = random_input(rng, net, max(BATCHES), 5)
     ys, states = map(np.array, zip(*(stepped(model, x) for x in xs)))
     for isa in each_isa():
@@ -184,18 +208,21 @@ def large_network(reset: str, whole: bool) -> ge.Network:
     return net
 
 
-@pytest.mark.parametrize("reset", RESETS)
-def test_threads_that_share_one_stream(reset: str) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "reset"),
+    [*(("float32", r) for r in RESETS), ("bfloat16", "none"), ("float16", "all")] + [("int8", r) for r in RESETS],
+)
+def test_threads_that_share_one_stream(dtype: str, reset: str) -> None:
     """Promise: threads that share the panels of large layers give the same bits, whatever their number."""
     rng = np.random.default_rng(17)
-    model, whole = (ge.load(large_network(reset, w).tobytes()) for w in (False, True))
+    model, whole = (ge.load(large_network(reset, w).tobytes(dtype)) for w in (False, True))
     xs = uniform(rng, 1, 70, 90)
     y, states = stepped(model, xs)
     ends, ends_state = whole.run(xs, return_state=True)
     for isa in each_isa():
         steps = 3 if isa == "generic" else len(xs)
         for threads in (2, 3, 5):
-            what = f"reset {reset}, {isa}, {threads} threads"
+            what = f"{dtype}, reset {reset}, {isa}, {threads} threads"
             stream = model.stream(threads=threads)
             for t in range(min(steps, 9)):
                 if rng.random() < 0.3:
@@ -217,11 +244,12 @@ def test_threads_that_share_one_stream(reset: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(100, 116))
-def test_networks_with_reverse_layers(seed: int) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_networks_with_reverse_layers(dtype: str, seed: int) -> None:
     """Promise: whole-sequence networks give the same bits alone, in any batch, on any instruction set and threads."""
     rng = np.random.default_rng(seed)
     net = random_network(rng, max_size=80)
-    model, unfolded = ge.load(net.tobytes(fold=True)), ge.load(net.tobytes(fold=False))
+    model, unfolded = (ge.load(net.tobytes(dtype, fold=fold)) for fold in (dtype != "int8", False))
     xs = random_input(rng, net, 11, int(rng.choice([1, 2, 64, 65, 90])))
     ys, states = map(np.array, zip(*(model.run(x, return_state=True) for x in xs)))
     for isa in each_isa():
@@ -239,11 +267,12 @@ def run_in_parts(model: ge.Model, x: Array, begins: Array) -> Array:
 
 
 @pytest.mark.parametrize("seed", range(200, 220))
-def test_lengths_and_resets(seed: int) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_lengths_and_resets(dtype: str, seed: int) -> None:
     """Promise: lengths cut sequences and resets split them, for all directions; padding is zeros or the last output."""
     rng = np.random.default_rng(seed)
     net = random_network(rng, max_size=70, per_sequence=False)
-    model = ge.load(net.tobytes())
+    model = ge.load(net.tobytes(dtype))
     streams, steps = int(rng.integers(1, 70)), int(rng.choice([1, 3, 10, 66]))
     xs = random_input(rng, net, streams, steps)
     lengths = rng.integers(0, steps + 1, streams)
@@ -317,11 +346,12 @@ POISON = (np.nan, np.inf, -np.inf, 3e38, -3e38)
 
 
 @pytest.mark.parametrize("seed", range(400, 410))
-def test_poison_stays_in_its_stream(seed: int) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_poison_stays_in_its_stream(dtype: str, seed: int) -> None:
     """Promise: NaN and infinity in some streams' inputs change no bit of the others', and theirs are as they are alone."""
     rng = np.random.default_rng(seed)
     net = random_network(rng, max_size=40, tokens=False)
-    model = ge.load(net.tobytes())
+    model = ge.load(net.tobytes(dtype))
     streams, steps = int(rng.choice([3, 8, 21, 66])), 6
     xs = random_input(rng, net, streams, steps)
     for i in rng.permutation(streams)[: rng.integers(1, streams)]:
@@ -388,8 +418,8 @@ def activate(spec: Any, a: Array) -> Array:
     return activation_model(spec, a.shape[-1]).run(a)
 
 
-def specified_gru(layer: Any, x: Array, h: Array) -> Array:
-    """h' [N, H] of docs/NUMERICS.md, section 2, from x [N, I] and h [N, H]."""
+def specified_gru(layer: Any, x: Array, h: Array, dtype: str = "float32") -> Array:
+    """h' [N, H] of docs/NUMERICS.md, section 2, from x [N, I] and h [N, H], with matrices of this type."""
     H, G = layer.width, len(layer.gates)
     act = (layer.activation.name, *layer.activation.parameters)
     gate_act = (layer.gate_activation.name, *layer.gate_activation.parameters)
@@ -400,6 +430,9 @@ def specified_gru(layer: Any, x: Array, h: Array) -> Array:
 
     def gate(a: Array) -> Array:
         return activate(gate_act, clip(a))
+
+    def sums(b: Array, M: Array, x: Array) -> Array:
+        return specified_sums(b, M, x, dtype)
 
     W, U = layer.W.reshape(G, H, -1), layer.U.reshape(G, H, H)
     b_x, b_h = layer.b_x.reshape(G, H), layer.b_h.reshape(G, H)
@@ -443,18 +476,19 @@ FUNCTIONS: tuple[tuple[Any, Any, float | None], ...] = (
 )
 
 
-def check_specified_gru(net: ge.Network, x: Array, what: str) -> None:
+def check_specified_gru(net: ge.Network, x: Array, what: str, dtype: str) -> None:
     """Hidden states of a network that is one GRU layer, against the specification."""
     layer = net.layers[1]
     h = np.broadcast_to(layer.h0, (len(x), layer.width))
-    wanted = np.stack([h := specified_gru(layer, x[:, t], h) for t in range(x.shape[1])], axis=1)
+    wanted = np.stack([h := specified_gru(layer, x[:, t], h, dtype) for t in range(x.shape[1])], axis=1)
     for isa in each_isa():
-        assert_bits(ge.load(net.tobytes()).run(x), wanted, f"{what}, {isa}")
+        assert_bits(ge.load(net.tobytes(dtype)).run(x), wanted, f"{what}, {dtype}, {isa}")
 
 
 @pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("hidden", SIZES)
-def test_gru_is_as_specified(hidden: int, reset: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gru_is_as_specified(dtype: str, hidden: int, reset: str) -> None:
     """Promise: a GRU layer computes docs/NUMERICS.md to the bit, for every function, clip and size."""
     rng = np.random.default_rng(hidden)
     for number, (act, gate_act, clip) in enumerate(FUNCTIONS if hidden < 50 else FUNCTIONS[:2]):
@@ -464,15 +498,18 @@ def test_gru_is_as_specified(hidden: int, reset: str) -> None:
         options = {"reset": reset, "activation": act, "gate_activation": gate_act, "clip": clip}
         net.output(net.gru(net.input(columns), **arrays, **options))
         x = random_input(rng, net, 1 + number, 3)
-        check_specified_gru(net, x, f"hidden {hidden}, columns {columns}, {options}")
+        check_specified_gru(net, x, f"hidden {hidden}, columns {columns}, {options}", dtype)
 
 
 @pytest.mark.parametrize("reset", RESETS)
-def test_wild_values_are_as_specified(reset: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_wild_values_are_as_specified(dtype: str, reset: str) -> None:
     """Promise: subnormals, signed zeros, overflow, infinity and NaN come out as specified on every instruction set."""
     rng = np.random.default_rng(11)
     for hidden, columns in ((16, 5), (17, 33), (3, 64)):
         arrays = {name: wild(rng, *array.shape) for name, array in gru_arrays(rng, hidden, columns, reset).items()}
+        if dtype == "float16":
+            arrays |= {name: arrays[name].clip(-65504, 65504) for name in "WU"}
         for act, gate_act, clip in FUNCTIONS:
             net = ge.Network()
             h = net.gru(net.input(columns), reset=reset, activation=act, gate_activation=gate_act, clip=clip, **arrays)
@@ -480,16 +517,18 @@ def test_wild_values_are_as_specified(reset: str) -> None:
             x = wild(rng, 9, 4, columns)
             x[7, 1, 2] = np.nan
             x[8, 0, 1], x[6, 3, 0] = np.inf, -np.inf
-            check_specified_gru(net, x, f"reset {reset}, hidden {hidden}, {act}, {gate_act}, {clip}")
+            check_specified_gru(net, x, f"reset {reset}, hidden {hidden}, {act}, {gate_act}, {clip}", dtype)
 
 
 @pytest.mark.parametrize("make", [random_input, wild], ids=["moderate", "wild"])
-def test_dense_and_pointwise_layers_are_as_specified(make: Callable[..., Array]) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dense_and_pointwise_layers_are_as_specified(dtype: str, make: Callable[..., Array]) -> None:
     """Promise: dense, affine, add, multiply and concatenation compute docs/NUMERICS.md, section 3, to the bit."""
     for width in SIZES:
         rng = np.random.default_rng(width)
         columns = int(rng.choice(SIZES[:9]))
         M, b = wild(rng, width, 2 * columns), wild(rng, width)
+        M = M.clip(-65504, 65504) if dtype == "float16" else M
         scale, shift = wild(rng, columns), wild(rng, columns)
         net = ge.Network()
         x = net.input(columns)
@@ -501,12 +540,14 @@ def test_dense_and_pointwise_layers_are_as_specified(make: Callable[..., Array])
         values = make(rng, net, 7) if make is random_input else make(rng, 7, columns)
         with np.errstate(all="ignore"):
             affine = fma32(values, scale, shift)
-            dense = sums(b[np.newaxis], M[np.newaxis], np.concatenate([affine, values], axis=1))[:, 0]
+            both = np.concatenate([affine, values], axis=1)
+            dense = specified_sums(b[np.newaxis], M[np.newaxis], both, dtype)[:, 0]
             wanted = [activate("tanh", dense), affine, values, affine + values, affine * values]
         for isa in each_isa():
-            got = ge.load(net.tobytes()).run(values)
-            for (name, part), right in zip(ge.load(net.tobytes()).outputs.items(), wanted):
-                assert_bits(got[:, part], right, f"width {width}, columns {columns}, {name}, {isa}")
+            model = ge.load(net.tobytes(dtype))
+            got = model.run(values)
+            for (name, part), right in zip(model.outputs.items(), wanted):
+                assert_bits(got[:, part], right, f"width {width}, columns {columns}, {name}, {dtype}, {isa}")
 
 
 @pytest.mark.parametrize("width", SIZES)
@@ -533,7 +574,8 @@ def test_softmax_over_dense_is_softmax_of_dense(width: int) -> None:
 
 
 @pytest.mark.parametrize("reset", RESETS)
-def test_folded_embeddings_are_as_specified(reset: str) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_folded_embeddings_are_as_specified(dtype: str, reset: str) -> None:
     """Promise: a folded embedding, alone or in front of other inputs, gives the bits of the product that it replaces."""
     for hidden in (1, 16, 33):
         rng = np.random.default_rng(hidden)
@@ -541,7 +583,7 @@ def test_folded_embeddings_are_as_specified(reset: str) -> None:
         tokens = net.tokens(21)
         e, f = (net.embedding(tokens, wild(rng, 21, width)) for width in (7, 5))
         g = net.gru([e, f], reset=reset, **gru_arrays(rng, hidden, 12, reset))
-        net.output(net.dense(e, wild(rng, 18, 7), wild(rng, 18)), "dense")
+        net.output(net.dense(e, wild(rng, 18, 7).clip(-6e4, 6e4), wild(rng, 18)), "dense")
         net.output(g, "gru")
         x = random_input(rng, net, 40)
         e_rows = net.layers[1].E[x]
@@ -549,12 +591,13 @@ def test_folded_embeddings_are_as_specified(reset: str) -> None:
         gru = next(layer for layer in net.layers if layer.operation == "gru")
         rows = np.concatenate([e_rows, net.layers[2].E[x]], axis=1)
         h = gru.h0[np.newaxis]
-        states = np.concatenate([h := specified_gru(gru, row[np.newaxis], h) for row in rows])
-        wanted = np.concatenate([sums(dense.b[np.newaxis], dense.W[np.newaxis], e_rows)[:, 0], states], axis=1)
+        states = np.concatenate([h := specified_gru(gru, row[np.newaxis], h, dtype) for row in rows])
+        densely = specified_sums(dense.b[np.newaxis], dense.W[np.newaxis], e_rows, dtype)[:, 0]
+        wanted = np.concatenate([densely, states], axis=1)
         for fold in (True, False):
-            model = ge.load(net.tobytes(fold=fold))
+            model = ge.load(net.tobytes(dtype, fold=fold))
             for isa in each_isa():
-                assert_bits(model.run(x), wanted, f"hidden {hidden}, reset {reset}, fold={fold}, {isa}")
+                assert_bits(model.run(x), wanted, f"hidden {hidden}, reset {reset}, {dtype}, fold={fold}, {isa}")
 
 
 def test_these_tests_can_fail() -> None:

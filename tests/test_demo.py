@@ -2,6 +2,7 @@
 """The model in the repository and the demo that uses it: the phonemes are those of the float64 reference."""
 
 import csv
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,23 @@ def test_held_out_words_come_out_as_pytorch_said_them():
         assert " ".join(pronouncer.greedy(row["word"])) == row["greedy"], row
     for row in rows[::100]:
         assert " ".join(pronouncer.beam(row["word"], 8)) == row["beam 8"], row
+
+
+def test_error_rates_with_weights_of_fewer_bits():
+    """Every tenth test word: at most one in a hundred comes out in another way than with float32 (docs/NUMERICS.md, 6.4)."""
+    spec = importlib.util.spec_from_file_location("measure_dtypes", ROOT / "tools/measure_dtypes.py")
+    tool = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    words = tool.read_words(10)
+    whole = tool.measure("float32", words)
+    assert (len(words), round(whole.per, 3), whole.wer) == (500, 6.605, 26.0)
+    for dtype, share in (("bfloat16", 0.54), ("float16", 0.54), ("int8", 0.31)):
+        reduced = tool.measure(dtype, words)
+        assert reduced.nbytes < share * whole.nbytes
+        assert sum(a != b for a, b in zip(reduced.spoken, whole.spoken)) <= 5, dtype
+        assert abs(reduced.per - whole.per) < 0.2 and abs(reduced.wer - whole.wer) <= 0.8, dtype
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        tool.measure("int4", words)
 
 
 def test_a_word_that_the_model_cannot_read_is_refused_by_name():

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import gru_engine as ge
+from gru_engine.__main__ import main as command_line
 from gru_engine.export import chain, common
 from gru_engine.export.checkpoint import read_arrays
 from gru_engine.export.common import ExportError
@@ -483,7 +484,6 @@ def test_command_line_layers_and_key(tool, tmp_path):
     [
         (["--layers", "lstm(gru)"], "'lstm' is not known"),
         (["--key", "model"], "no dictionary of tensors named 'model'"),
-        (["--layers", STEPS, "--dtype", "float8"], "float8"),
         (["--layers", STEPS, "--module", "a:B"], "give --layers or --module, not both"),
         (["--layers", STEPS, "--threshold", "1e-12"], "at most 1e-12 is accepted"),
     ],
@@ -495,6 +495,51 @@ def test_command_line_errors(tool, tmp_path, arguments, message):
     assert message in result.output
     assert "Traceback" not in result.output
     assert not out.exists()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_command_line_writes_weights_of_fewer_bits(tool, tmp_path, dtype, capsys):
+    """The export is checked with float32; the file's golden vectors allow what the type changes, and verify."""
+    whole, out = tmp_path / "whole.gru", tmp_path / "m.gru"
+    plain = CliRunner().invoke(tool.main, [str(CHAIN), str(whole)])
+    result = CliRunner().invoke(tool.main, [str(CHAIN), str(out), "--dtype", dtype])
+    assert result.exit_code == 0, result.output
+    checks = [line for line in plain.output.splitlines() if ": difference " in line]
+    assert checks and all(line in result.output for line in checks), "the same checks as for float32"
+    assert f"{dtype} and float32 weights: difference " in result.output
+    file = ge.format.read(out)
+    assert file.dtypes == [dtype] and out.stat().st_size < whole.stat().st_size
+    found = max(np.abs(ge.load(out).run(case.x) - case.framework).max() for case in file.golden)
+    allowed = {case.tolerance for case in file.golden}
+    assert len(allowed) == 1 and 1.49 * found <= min(allowed) < 0.1
+    assert found > 10 * max(case.tolerance for case in ge.format.read(whole).golden), "a float32 tolerance would not do"
+    assert (
+        f"{dtype} weights may differ from " in result.output and f" by {min(allowed):.2e}, 1.5 times" in result.output
+    )
+    assert command_line(["verify", str(out)]) == 0
+    assert capsys.readouterr().out.endswith("verified\n")
+
+
+def test_command_line_refuses_other_types(tool, tmp_path):
+    result = CliRunner().invoke(tool.main, [str(CHAIN), str(tmp_path / "m.gru"), "--dtype", "int4"])
+    assert result.exit_code == 2
+    assert "'int4' is not one of 'float32', 'bfloat16', 'float16', 'int8'" in result.output
+    assert not (tmp_path / "m.gru").exists()
+
+
+def test_weights_of_fewer_bits_must_stay_finite(tmp_path):
+    net = ge.Network()
+    net.output(net.dense(net.input(1), [[1e5]]))
+    with pytest.raises(ValueError, match="beyond the range of float16"):
+        common.save(net, tmp_path / "m.gru", dtype="float16")
+    net = ge.Network()
+    net.output(net.dense(net.dense(net.input(1), [[1.0]], [2.986e38]), [[1.138]]))  # 1.140625 is too much
+    common.save(net, tmp_path / "m.gru")
+    with pytest.raises(ExportError, match=r"bfloat16 and float32 weights: .* are not all finite"):
+        common.save(net, tmp_path / "n.gru", dtype="bfloat16")
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        common.save(net, tmp_path / "n.gru", dtype="int4")
+    assert not (tmp_path / "n.gru").exists()
 
 
 def test_command_line_reads_npz(tool, tmp_path):

@@ -183,7 +183,7 @@ def test_layouts_by_their_definition(rows: int, cols: int) -> None:
             expected[((row // 16 * cols + k) * gates + gate) * 16 + row % 16] = matrix[gate, row, k]
         np.testing.assert_array_equal(flat, expected)
         assert tensor_size(PANELS, rows, cols, gates) == flat.nbytes
-        np.testing.assert_array_equal(from_layout(PANELS, rows, cols, gates, flat)[0], matrix)
+        np.testing.assert_array_equal(from_layout(PANELS, rows, cols, gates, flat), matrix)
 
         table = rng.normal(size=(rows, gates, cols)).astype(np.float32)
         flat = to_layout(SUMS, table)
@@ -193,7 +193,7 @@ def test_layouts_by_their_definition(rows: int, cols: int) -> None:
             expected[((row * panels + column // 16) * gates + gate) * 16 + column % 16] = table[row, gate, column]
         np.testing.assert_array_equal(flat, expected)
         assert tensor_size(SUMS, rows, cols, gates) == flat.nbytes
-        np.testing.assert_array_equal(from_layout(SUMS, rows, cols, gates, flat)[0], table)
+        np.testing.assert_array_equal(from_layout(SUMS, rows, cols, gates, flat), table)
 
 
 def test_reset_before_is_stored_apart() -> None:

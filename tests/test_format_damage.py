@@ -61,7 +61,8 @@ FIELDS = {  # offset and struct code, from docs/FORMAT.md
     | {"name": (20, "I"), "activation": (24, "I"), "alpha": (28, "f"), "beta": (32, "f"), "gate": (36, "I")}
     | {"gate_alpha": (40, "f"), "clip": (48, "f"), "reset": (52, "I"), "direction": (56, "I"), "reserved": (60, "I")}
     | {f"slot{i}": (64 + 4 * i, "I") for i in range(8)}
-    | {"reserved_96": (96, "32s")},
+    | {f"p{i}": (96 + 4 * i, "I") for i in range(4)}
+    | {"reserved_112": (112, "16s")},
     "EDGES": {"node": (0, "I")},
     "OUTPUTS": {"node": (0, "I"), "name": (4, "I"), "first": (8, "I"), "width": (12, "I")},
 }
@@ -122,7 +123,11 @@ INF, NONE = float("inf"), 0xFFFFFFFF
 # Tensors of the small network: 0 W, 1 b_x, 2 U, 3 b_h, 4 h0 (GRU), 5 W, 6 b (dense). Nodes: input, GRU, dense.
 FORGED: list[tuple[str, int, str, Any, str]] = [
     ("TENSORS", 0, "layout", 3, r"TENSORS\[0\].layout at byte 512 is 3, expected 0, 1 or 2"),
-    ("TENSORS", 1, "dtype", 1, r"TENSORS\[1\].dtype at byte 580 is 1, expected 0 \(float32\)"),
+    ("TENSORS", 0, "dtype", 4, r"TENSORS\[0\].dtype at byte 516 is 4, expected 0 to 3, which this release reads"),
+    ("TENSORS", 1, "dtype", 1, r"TENSORS\[1\].dtype at byte 580 is 1, expected 0 \(float32\) with the layout SUMS"),
+    ("TENSORS", 4, "dtype", 2, r"TENSORS\[4\].dtype at byte 772 is 2, expected 0 \(float32\) with the layout PLAIN"),
+    ("TENSORS", 0, "dtype", 1, "size at byte 544 is 384, expected the 192 of its shape"),
+    ("TENSORS", 2, "dtype", 2, "size at byte 672 is 576, expected the 384 of its shape"),
     ("TENSORS", 0, "rows", 0, r"TENSORS\[0\].rows at byte 520 is 0, expected 1 to 268435456"),
     ("TENSORS", 0, "rows", 2**28 + 1, "rows at byte 520 is 268435457"),
     ("TENSORS", 0, "rows", 2**28, "size at byte 544 is 384, expected the 6442450944 of its shape"),
@@ -138,8 +143,8 @@ FORGED: list[tuple[str, int, str, Any, str]] = [
     ("TENSORS", 0, "reserved", b"\0\1", r"TENSORS\[0\].reserved at byte 552 is 0001[0]+, expected zeros"),
     ("NODES", 0, "operation", 0, r"NODES\[0\].operation at byte 960 is 0, expected 1 to 2"),
     ("NODES", 0, "operation", 3, r"NODES\[0\].operation at byte 960 is 3, expected 1 to 2"),
-    ("NODES", 1, "operation", 1, r"NODES\[1\].operation at byte 1088 is 1, expected 3 to 12"),
-    ("NODES", 1, "operation", 13, r"NODES\[1\].operation at byte 1088 is 13, expected 3 to 12"),
+    ("NODES", 1, "operation", 1, r"NODES\[1\].operation at byte 1088 is 1, expected 3 to 20"),
+    ("NODES", 1, "operation", 21, r"NODES\[1\].operation at byte 1088 is 21, expected 3 to 20"),
     ("NODES", 1, "operation", 3, r"NODES\[1\].activation at byte 1112 is 7, expected 0, as EMBEDDING does not use it"),
     ("NODES", 0, "width", 0, r"NODES\[0\].width at byte 964 is 0, expected 1 to 16777216"),
     ("NODES", 0, "width", 2**24 + 1, "width at byte 964 is 16777217"),
@@ -153,7 +158,7 @@ FORGED: list[tuple[str, int, str, Any, str]] = [
     ("NODES", 2, "edges", 0, r"NODES\[2\].edges .* is 0, expected 1 to 1"),
     ("NODES", 1, "flags", 1, r"NODES\[1\].flags at byte 1104 is 1, expected 0, as GRU does not use it"),
     ("NODES", 1, "name", 64, "expected an offset below 64"),
-    ("NODES", 1, "activation", 13, r"NODES\[1\].activation at byte 1112 is 13, expected the code of an activation"),
+    ("NODES", 1, "activation", 16, r"NODES\[1\].activation at byte 1112 is 16, expected the code of an activation"),
     ("NODES", 1, "activation", 64, r"NODES\[1\].activation at byte 1112 is 64, expected the code of an activation"),
     ("NODES", 1, "gate", 65, "gate_activation at byte 1124 is 65"),
     ("NODES", 1, "alpha", INF, r"NODES\[1\].alpha at byte 1116 is inf, expected a finite number"),
@@ -169,7 +174,21 @@ FORGED: list[tuple[str, int, str, Any, str]] = [
     ("NODES", 1, "reset", 3, r"NODES\[1\].tensors\[0\] is PANELS of .* 3 gates, expected .* 2 gates"),
     ("NODES", 1, "direction", 2, r"NODES\[1\].direction at byte 1144 is 2, expected 0 or 1"),
     ("NODES", 1, "reserved", 1, "reserved_60 at byte 1148 is 1, expected zeros"),
-    ("NODES", 1, "reserved_96", b"\1", r"reserved_96 at byte 1184 is 010*, expected zeros"),
+    (
+        "NODES",
+        1,
+        "p0",
+        1,
+        r"NODES\[1\].parameters at byte 1184 is \[1, 0, 0, 0\], expected 0 for each that GRU does not use",
+    ),
+    (
+        "NODES",
+        0,
+        "p3",
+        7,
+        r"NODES\[0\].parameters at byte 1056 is \[0, 0, 0, 7\], expected 0 for each that INPUT does not",
+    ),
+    ("NODES", 1, "reserved_112", b"\1", r"reserved_112 at byte 1200 is 010*, expected zeros"),
     ("NODES", 1, "slot0", NONE, r"NODES\[1\].tensors\[0\] is empty, expected PANELS of 3 rows, 2 columns, 3 gates"),
     ("NODES", 1, "slot0", 7, r"NODES\[1\].tensors\[0\] is 7, expected a number below 7"),
     ("NODES", 1, "slot1", NONE, r"NODES\[1\].tensors\[1\] is empty, expected SUMS of 1 rows, 3 columns, 3 gates"),
@@ -272,7 +291,7 @@ def test_forged_sections() -> None:
     payload = data[slice(*np.cumsum(section_at(data, "PAYLOAD")))]
     refused("PAYLOAD", payload + bytes(64), r"the tensors end at byte \d+, section PAYLOAD at \d+")
     refused("PAYLOAD", payload[:-64], r"TENSORS\[6\].size .* expected at most 0, up to the end of PAYLOAD")
-    refused("PAYLOAD", payload[: 3 * 4] + b"\0\0\0\x80" + payload[4 * 4 :], r"TENSORS\[0\]: a float .* is not zero")
+    refused("PAYLOAD", payload[: 3 * 4] + b"\0\0\0\x80" + payload[4 * 4 :], r"TENSORS\[0\]: a weight .* is not zero")
     at = payload.index(struct.pack("<3f", 1, 2, 3)) + 12
     refused(
         "PAYLOAD", payload[:at] + b"\1" + payload[at + 1 :], r"TENSORS\[4\]: byte \d+ of the padding is 1, expected 0"

@@ -14,8 +14,9 @@ import pytest
 
 from gru_engine import Network, reference
 from gru_engine.activations import NAMES, Activation, activation
-from gru_engine.layers import Concat, Dense, Embedding, Gru, Input
+from gru_engine.layers import Activate, Concat, Dense, Embedding, Gru, Input, Norm, State, Window
 from gru_engine.network import Value
+from gru_engine.records import OPERATIONS
 
 from .random_networks import random_input, random_network
 
@@ -466,7 +467,12 @@ REFUSED: list[tuple[Callable[[Network], object], type[Exception], str]] = [
     (lambda n: outputs(n, [n.input(1)] * 4097), ValueError, "at most 4096 outputs"),
     (lambda n: outputs(n, [n.input(2**24)] * 2), ValueError, "all outputs together"),
     # files
-    (lambda n: n.tobytes("int8"), ValueError, "dtype 'int8' is not supported; supported: 'float32'"),
+    (
+        lambda n: n.tobytes("int4"),
+        ValueError,
+        "dtype must be one of .float32., .bfloat16., .float16., .int8., got .int4.",
+    ),
+    (lambda n: n.tobytes(np.float32), ValueError, "dtype must be one of .*, got <class .numpy.float32.>"),
     (lambda n: n.tobytes(), ValueError, "no output"),
 ]
 
@@ -501,7 +507,8 @@ def test_a_refused_layer_leaves_the_network_as_it_was() -> None:
 def test_codes_of_activations_are_those_of_the_c_header() -> None:
     header = (Path(__file__).parent.parent / "src_c" / "opcodes.h").read_text()
     for code, name in NAMES.items():
-        assert f"GRU_ACT_{name.upper()} = {code}" in header
+        title = {"min_gru": "POSITIVE"}.get(name, name.upper())
+        assert f"GRU_ACT_{title} = {code}" in header
 
 
 def test_default_parameters_are_those_of_onnx() -> None:
@@ -512,6 +519,7 @@ def test_default_parameters_are_those_of_onnx() -> None:
         "scaled_tanh": (1, 1),
         "hard_sigmoid": (0.2, 0.5),
         "elu": (1,),
+        "clip": (-1, 1),  # ONNX has no limits by default
     }
     for name in NAMES.values():
         assert activation(name).parameters == defaults.get(name, ())
@@ -544,11 +552,31 @@ def test_random_networks_use_everything() -> None:
                 found |= {layer.reset, ("gate", layer.gate_activation.name), ("reverse", layer.reverse)}
                 found |= {("clip", layer.clip is not None), ("h0", layer.h0.any()), ("bias", layer.b_x.any())}
             found |= {a.name for a in vars(layer).values() if isinstance(a, Activation)}
+            if isinstance(layer, Window):
+                found |= {("ahead", layer.ahead > 0), ("dilation", layer.dilation > 1)}
+            if isinstance(layer, Norm):
+                found |= {("rms", layer.rms), ("parts", layer.parts > 1)}
+            if isinstance(layer, State):
+                found.add(("loop", isinstance(net.pruned().layers[layer.source], Activate)))
         found |= {("outputs", len(net.outputs)), ("per sequence", net.per_sequence), ("causal", net.causal)}
-    operations = "input tokens embedding dense gru concat add multiply affine activate last first".split()
+    operations = {kind.__name__.lower() for kind in OPERATIONS}
     assert found >= {*operations, *NAMES.values(), "after", "before", "all", "none"}
     assert found >= {
-        (what, yes) for what in ("reverse", "clip", "h0", "bias", "per sequence", "causal") for yes in (0, 1)
+        (what, yes)
+        for what in (
+            "reverse",
+            "clip",
+            "h0",
+            "bias",
+            "per sequence",
+            "causal",
+            "ahead",
+            "dilation",
+            "rms",
+            "parts",
+            "loop",
+        )
+        for yes in (0, 1)
     }
     assert found >= {("outputs", n) for n in (1, 2, 3)}
 
@@ -564,6 +592,7 @@ def test_random_networks_keep_to_what_is_asked() -> None:
         assert net.vocab_size is None
         assert net.per_sequence
         for layer in net.layers:
-            assert all(array.dtype == np.float64 for array in layer.arrays.values())
+            for array in layer.arrays.values():  # zeros and -1 stand for what was not given
+                assert array.dtype == np.float64 or not array.any() or (array == -1).all()
             assert "thresholded_relu" not in [a.name for a in vars(layer).values() if isinstance(a, Activation)]
             assert layer.width <= 9 or not isinstance(layer, (Input, Gru))

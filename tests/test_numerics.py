@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gru_engine.numerics import as_float32, fma32, sums
+from gru_engine.numerics import as_float32, fma32, int8_sums, quantised, sums
 
 Float32 = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
@@ -222,6 +222,86 @@ def test_sums_overflow_quietly() -> None:
 def test_sums_refuse_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(ValueError, match="sums needs"):
         sums(*(np.zeros(shape, np.float32) for shape in shapes))
+
+
+def exact_quantised(x: list[float]) -> tuple[list[int], float]:
+    """docs/NUMERICS.md, section 6, of one finite vector, with exact arithmetic."""
+    m, magic = max(2.0**-100, *map(abs, x)), 1.5 * 2**23
+    inverse, step = rounded(127 / Fraction(m)), rounded(Fraction(m) / 127)
+    return [int(exact_fma(value, inverse, magic) - magic) for value in x], step
+
+
+def vectors(rng: np.random.Generator, columns: int) -> Float32:
+    """Moderate, huge, tiny, zero, ties."""
+    x = rng.normal(size=(9, columns))
+    x[1] *= 1e30
+    x[2] *= 1e-30
+    x[3] *= 1e-38
+    x[4] = 0
+    x[5] = rng.integers(-254, 255, columns) / 254
+    x[5, 0] = -1
+    x[6] = HUGE
+    x[7, 1:] = 0
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 7, 40])
+def test_vectors_are_rounded_to_int8_as_specified(columns: int) -> None:
+    x = vectors(np.random.default_rng(columns), columns)
+    q, step = quantised(x)
+    assert (q.dtype, step.dtype) == (np.int8, np.float32)
+    for i, row in enumerate(x):
+        wanted, wanted_step = exact_quantised(row.tolist())
+        assert q[i].tolist() == wanted, f"vector {i}"
+        assert bits(step[i]) == bits(wanted_step)
+        if i != 4:
+            assert np.abs(q[i]).max() == (0 if i == 3 else 127) or columns == 1
+            assert np.abs(q[i].astype(float) * float(step[i]) - row).max() <= float(step[i]) * 0.50001
+    ties = np.array([[1, 0.5 / 127, 1.5 / 127, 2.5 / 127]], np.float32)
+    assert quantised(ties)[0][0, 0] == 127
+    assert quantised(np.array([[127, 0.5, 1.5, 2.5, -0.5, -1.5, 126.5]], np.float32))[0].tolist() == [
+        [127, 0, 2, 2, 0, -2, 126]
+    ]
+
+
+def test_vectors_that_are_not_finite_have_no_step() -> None:
+    x = np.ones((4, 3), np.float32)
+    x[0, 1], x[1, 2], x[2, 0] = np.nan, np.inf, -np.inf
+    q, step = quantised(x)
+    np.testing.assert_array_equal(np.isnan(step), [True, True, True, False])
+    assert not q[:3].any()
+    zero = np.zeros((1, 2), np.float32)
+    result = int8_sums(zero, zero + 1, np.zeros((1, 2, 3), np.int8), x)
+    np.testing.assert_array_equal(result[:, 0], [[np.nan] * 2] * 3 + [[0, 0]])
+
+
+@pytest.mark.parametrize("gates", [1, 2, 3])
+@pytest.mark.parametrize("columns", [1, 2, 3, 5, 40])
+def test_int8_sums_are_those_of_the_specification(gates: int, columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    x = vectors(rng, columns)
+    integers = rng.integers(-128, 128, (gates, 4, columns)).astype(np.int8)
+    scales, bias = rng.uniform(0, 1e-2, (gates, 4)).astype(np.float32), rng.normal(size=(gates, 4)).astype(np.float32)
+    result = int8_sums(bias, scales, integers, x)
+    assert (result.dtype, result.shape) == (np.float32, (9, gates, 4))
+    for n in range(9):
+        q, step = exact_quantised(x[n].tolist())
+        for g, h in np.ndindex(gates, 4):
+            total = sum(int(a) * b for a, b in zip(integers[g, h], q))
+            factor = rounded(Fraction(float(scales[g, h])) * Fraction(step))
+            assert bits(result[n, g, h]) == bits(exact_fma(rounded(Fraction(total)), factor, float(bias[g, h])))
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [((2, 3), (2, 3), (2, 4, 5), (1, 5)), ((2, 3), (1, 3), (2, 3, 5), (1, 5)), ((2, 3), (2, 3), (2, 3, 5), (5,))],
+)
+def test_int8_sums_refuse_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], ...]) -> None:
+    bias, scales, integers, x = shapes
+    with pytest.raises(ValueError, match="int8_sums needs"):
+        int8_sums(
+            *(np.zeros(s, np.float32) for s in (bias, scales)), np.zeros(integers, np.int8), np.zeros(x, np.float32)
+        )
 
 
 def test_as_float32() -> None:

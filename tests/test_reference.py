@@ -263,7 +263,7 @@ def test_last_and_first() -> None:
 def test_float32_arithmetic_on_request() -> None:
     net = gru_network(3, *gru_arrays(1, 4, 3))
     x = np.random.default_rng(2).normal(size=(6, 3))
-    y, state = reference.run(net, x, dtype=np.float32, return_state=True)
+    y, state = reference.run(net, x, arithmetic=np.float32, return_state=True)
     assert y.dtype == state.dtype == np.float32
     np.testing.assert_allclose(y, reference.run(net, x), rtol=1e-5, atol=1e-6)
     assert reference.run(net, x.astype(np.float32)).dtype == np.float64

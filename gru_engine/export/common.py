@@ -26,6 +26,9 @@ Run = Callable[[Array], Array]
 THRESHOLD = 1e-5
 """Largest accepted difference between two float32 sides, relative to the largest magnitude of the outputs."""
 
+REDUCED_TOLERANCE = 1.5
+"""What golden vectors of a file with weights of fewer bits allow, in units of the largest difference that was found."""
+
 _GOLDEN_STEPS = (24, 5)  # lengths of the sequences that are kept in the file
 
 
@@ -159,8 +162,10 @@ def save(
         compared with the float64 reference alone.
     framework_name : str
         What to call it.
-    dtype : str
-        Type of the weights in the file.
+    dtype : {"float32", "bfloat16", "float16", "int8"}
+        Type of the weights in the file. The checks are made with float32 whatever it is: they are about the export. With
+        another type the outputs are compared with those of float32 as well, and may differ by as much as they do; the
+        golden vectors allow ``REDUCED_TOLERANCE`` times the largest difference from the framework that was found.
     threshold : float
         See ``compare``.
     metadata : dict, optional
@@ -175,12 +180,14 @@ def save(
     ------
     ExportError
         If two sides differ by more than the threshold; nothing is written then.
+    ValueError
+        If ``dtype`` is none of those, or a weight is beyond its range.
     """
     import gru_engine  # it imports the compiled engine, which this module must not need
 
     x = random_inputs(net)
     y_reference = reference.run(net, x)
-    y_engine = np.asarray(gru_engine.load(net.tobytes(dtype)).run(x))
+    y_engine = np.asarray(gru_engine.load(net.tobytes()).run(x))
     comparisons = [compare("engine and float64 reference", y_engine, y_reference, threshold)]
     outputs: Run = lambda x: reference.run(net, x)  # noqa: E731
     if framework is not None:
@@ -193,5 +200,12 @@ def save(
     for row, steps in enumerate(_GOLDEN_STEPS):
         expected = np.asarray(outputs(x[:, :steps])[row], np.float32)
         golden.append((x[row, :steps], expected, threshold * float(np.abs(expected).max())))
+    if dtype != "float32":
+        model = gru_engine.load(net.tobytes(dtype))
+        y = model.run(x)
+        comparisons.append(compare(f"{dtype} and float32 weights", y, y_engine, threshold=np.inf))
+        sides = [(y, outputs(x)), *((model.run(case), expected) for case, expected, _ in golden)]
+        allowed = REDUCED_TOLERANCE * max(float(np.abs(got - right).max(initial=0)) for got, right in sides)
+        golden = [(case, expected, max(tolerance, allowed)) for case, expected, tolerance in golden]
     net.save(path, dtype=dtype, golden=golden, metadata=metadata)
     return comparisons

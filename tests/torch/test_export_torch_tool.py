@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from torch import nn
 
 import gru_engine as ge
+from gru_engine.__main__ import main as command_line
 from gru_engine.export import chain, common
 from gru_engine.export.checkpoint import read_arrays
 from gru_engine.export.torch_chain import run_chain
@@ -107,6 +108,16 @@ def test_command_line_exports_modules(tool, tagger):
     )
     assert result.exit_code == 0, result.output
     assert ge.load("tagger.gru").digest == digest
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_command_line_writes_weights_of_fewer_bits(tool, tagger, dtype):
+    result = CliRunner().invoke(tool.main, [*tagger, "--args", f"{V}, hidden=5", "--dtype", dtype])
+    assert result.exit_code == 0, result.output
+    assert "engine and PyTorch: difference" in result.output
+    assert f"{dtype} and float32 weights: difference" in result.output
+    assert f"golden vectors: {dtype} weights may differ from PyTorch by" in result.output
+    assert command_line(["verify", "tagger.gru"]) == 0
 
 
 @pytest.mark.parametrize(

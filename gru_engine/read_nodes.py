@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reader's part for the program: the nodes of a ``.gru`` file, completely checked (docs/FORMAT.md, section 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from gru_engine import activations, records
+from gru_engine.activations import Activation
+from gru_engine.arguments import MAX_VOCABULARY, MAX_WIDTH
+from gru_engine.errors import FormatError
+from gru_engine.layers import (
+    RESETS,
+    Activate,
+    Add,
+    Affine,
+    Array,
+    Attend,
+    Blend,
+    Concat,
+    Dense,
+    Embedding,
+    First,
+    Gru,
+    Input,
+    Last,
+    Layer,
+    Max,
+    Mean,
+    Multiply,
+    Norm,
+    Slice,
+    State,
+    Tokens,
+    Window,
+)
+from gru_engine.network import MAX_CONCAT
+from gru_engine.operations import MAX_SPAN
+from gru_engine.precision import DTYPES
+from gru_engine.read_tables import Strings, Table, is_zero
+from gru_engine.records import NONE, PANELS, PLAIN, SUMS
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A tensor: its record and its elements in file order."""
+
+    layout: int
+    dtype: str  # one of precision.DTYPES
+    rows: int
+    cols: int
+    gates: int
+    name: str
+    data: Array = dataclasses.field(repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Layout, rows, cols and gates."""
+        return self.layout, self.rows, self.cols, self.gates
+
+    @property
+    def array(self) -> Array:
+        """[rows, cols] (PLAIN), [gates, rows, cols] (PANELS) or [rows, gates, cols] (SUMS).
+
+        float32; of int8 float64, which holds the product of a scale and an int8 exactly.
+        """
+        return records.from_layout(*self.shape, self.data, DTYPES.index(self.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A node of the program."""
+
+    kind: type[Layer]
+    width: int
+    inputs: tuple[int, ...]
+    name: str
+    per_sequence: bool
+    activation: Activation
+    gate_activation: Activation
+    clip: float | None
+    reset: str
+    reverse: bool
+    tensors: dict[int, int]  # slot -> number of the tensor
+    epsilon: float  # of a Norm
+    parameters: tuple[int, int, int, int]
+
+
+def read_nodes(table: Table, edges: Table, strings: Strings, tensors: list[Tensor]) -> list[Node]:
+    """The checked nodes of sections NODES and EDGES."""
+    nodes: list[Node] = []
+    next_edge = 0
+    for i, record in enumerate(table.records):
+        first, count = int(record["first_edge"]), int(record["edges"])
+        table.check(first == next_edge, i, "first_edge", f"{next_edge}, where the node's before end")
+        left = len(edges.records) - first
+        table.check(count <= left, i, "edges", f"at most the {left} that are left")
+        next_edge += count
+        for edge in range(first, next_edge):
+            edges.check(edges.records[edge]["node"] < i, edge, "node", f"below {i}, the node that reads it")
+        inputs = tuple(edges.records["node"][first:next_edge].tolist())
+        nodes.append(_read_node(table, i, inputs, strings, nodes, tensors))
+    if next_edge != len(edges.records):
+        raise FormatError(f"the nodes have {next_edge} edges, section EDGES {len(edges.records)}")
+    _check_loops(table, nodes)
+    return nodes
+
+
+def _read_node(
+    table: Table, i: int, inputs: tuple[int, ...], strings: Strings, nodes: list[Node], tensors: list[Tensor]
+) -> Node:
+    record = table.records[i]
+    low, high = (1, 2) if i == 0 else (3, len(records.OPERATIONS))
+    table.check(low <= record["operation"] <= high, i, "operation", f"{low} to {high}")
+    kind = records.OPERATIONS[record["operation"] - 1]
+    most = MAX_VOCABULARY if kind is Tokens else MAX_WIDTH
+    table.check(1 <= record["width"] <= most, i, "width", f"1 to {most}")
+    table.check_reserved(i)
+    for field in ("flags", *_FIELDS):
+        if field not in _USED_FIELDS.get(kind, ()):
+            table.check(is_zero(record[field]), i, field, f"0, as {kind.__name__.upper()} does not use it")
+    _check_parameters(table, i, kind)
+    if kind is Gru:
+        table.check(0 <= record["clip"] < np.inf, i, "clip", "a finite number that is not negative")
+        table.check(record["reset"] < len(RESETS), i, "reset", f"0 to {len(RESETS) - 1}")
+        table.check(record["direction"] < 2, i, "direction", "0 or 1")
+    node = Node(
+        kind=kind,
+        width=int(record["width"]),
+        inputs=inputs,
+        name=strings.get(table, i),
+        per_sequence=kind in _ENDS or any(nodes[a].per_sequence for a in inputs),
+        activation=_LINEAR if kind is Norm else _read_activation(table, i, _ACTIVATION, softmax=kind is not Gru),
+        gate_activation=_read_activation(table, i, _GATE_ACTIVATION, softmax=False),
+        clip=float(record["clip"]) or None,
+        reset=RESETS[record["reset"]],
+        reverse=bool(record["direction"]),
+        tensors={slot: int(number) for slot, number in enumerate(record["tensors"]) if number != NONE},
+        epsilon=float(record["alpha"]) if kind is Norm else 0.0,
+        parameters=tuple(record["parameters"].tolist()),
+    )
+    _check_inputs(table, i, node, nodes)
+    _check_tensors(i, node, nodes, tensors)
+    return node
+
+
+_LINEAR = Activation("linear")
+_ACTIVATION = ("activation", "alpha", "beta")
+_GATE_ACTIVATION = ("gate_activation", "gate_alpha", "gate_beta")
+_FIELDS = (*_ACTIVATION, *_GATE_ACTIVATION, "clip", "reset", "direction")
+_USED_FIELDS: dict[type[Layer], tuple[str, ...]] = {
+    Dense: _ACTIVATION,
+    Activate: _ACTIVATION,
+    Gru: _FIELDS,
+    Norm: ("alpha",),
+}
+_PARAMETERS: dict[type[Layer], int] = {State: 1, Slice: 1, Window: 3, Norm: 2}
+"""How many of p0 .. p3 an operation uses; others use none."""
+_ENDS = (Last, First, Mean, Max, Attend)
+"""Operations whose value is one per sequence."""
+
+
+def _check_parameters(table: Table, i: int, kind: type[Layer]) -> None:
+    """p0 .. p3 by themselves, and the epsilon of a NORM."""
+    record = table.records[i]
+    p = record["parameters"].tolist()
+    used = _PARAMETERS.get(kind, 0)
+    table.check(not any(p[used:]), i, "parameters", f"0 for each that {kind.__name__.upper()} does not use")
+    if kind is State:
+        table.check(
+            i < p[0] < len(table.records), i, "parameters", f"a source from {i + 1} to {len(table.records) - 1}"
+        )
+    elif kind is Window:
+        span = (p[0] - 1) * p[1]
+        table.check(p[0] and p[1] and span <= MAX_SPAN, i, "parameters", f"(taps - 1) * dilation from 0 to {MAX_SPAN}")
+        table.check(p[2] <= span, i, "parameters", f"at most {span} steps ahead")
+    elif kind is Norm:
+        table.check(p[0] < 2, i, "parameters", "0 (layer) or 1 (root mean square) first")
+        table.check(p[1] and record["width"] % p[1] == 0, i, "parameters", f"parts of the width {record['width']}")
+        table.check(0 <= record["alpha"] < np.inf, i, "alpha", "a finite number that is not negative")
+
+
+def _read_activation(table: Table, i: int, fields: tuple[str, ...], softmax: bool) -> Activation:
+    record = table.records[i]
+    code, *parameters = fields
+    name = activations.NAMES.get(int(record[code]), "")
+    known = name and (softmax or Activation(name).elementwise)
+    table.check(known, i, code, "the code of an activation that is possible here")
+    used = activations.number_of_parameters(name)
+    for field in parameters[:used]:
+        table.check(np.isfinite(record[field]), i, field, "a finite number")
+    for field in parameters[used:]:
+        table.check(is_zero(record[field]), i, field, f"0, as {name} does not use it")
+    if name == "clip":
+        table.check(record[parameters[0]] <= record[parameters[1]], i, parameters[0], f"at most {parameters[1]}")
+    return Activation(name, tuple(float(record[field]) for field in parameters[:used]))
+
+
+_INPUTS: dict[type[Layer], tuple[int, int]] = {
+    Input: (0, 0),
+    Tokens: (0, 0),
+    Gru: (1, 2),
+    Concat: (2, MAX_CONCAT),
+    Add: (2, 2),
+    Multiply: (2, 2),
+    State: (0, 0),
+    Blend: (3, 3),
+    Attend: (2, 2),
+}
+"""Least and largest number of inputs; elsewhere it is 1."""
+
+
+def _check_inputs(table: Table, i: int, node: Node, nodes: list[Node]) -> None:
+    """Number, kinds, rates and widths of the inputs."""
+    inputs = [nodes[a] for a in node.inputs]
+    low, high = _INPUTS.get(node.kind, (1, 1))
+    table.check(low <= len(inputs) <= high, i, "edges", f"{low} to {high}")
+    operation = f"NODES[{i}] ({node.kind.__name__.upper()})"
+    for number, source in enumerate(inputs):
+        token = source.kind is Tokens
+        if node.kind is Embedding and not token:
+            raise FormatError(f"{operation}: its input is a vector, expected TOKENS")
+        if token and not (node.kind is Embedding or (node.kind in (Dense, Gru) and number == 0)):
+            raise FormatError(f"{operation}: input {number} is TOKENS, expected a vector")
+    if len(inputs) == 2 and node.kind is Gru and (inputs[0].kind is not Tokens or node.reset == "none"):
+        raise FormatError(f"{operation}: of two inputs the first is TOKENS, and there must be three gates")
+    slow = [source.per_sequence for source in inputs]
+    if any(slow) and (not all(slow) or node.kind in (Gru, Embedding, Window, *_ENDS)):
+        raise FormatError(f"{operation}: reads a value per sequence where it cannot")
+    _check_width(table, i, node, [source.width for source in inputs], operation)
+
+
+def _check_width(table: Table, i: int, node: Node, widths: list[int], operation: str) -> None:
+    """The width of the value and those of the inputs fit."""
+    wrong = f"{operation}: its inputs have the widths {widths}"
+    expected = node.width
+    if node.kind is Concat:
+        expected = sum(widths)
+    elif node.kind is Attend:
+        expected = widths[1]
+        if widths[1] % widths[0]:
+            raise FormatError(wrong)
+    elif node.kind is Window:
+        expected = widths[0] * node.parameters[0]
+    elif node.kind is Slice:
+        end = node.parameters[0] + node.width
+        table.check(end <= widths[0], i, "parameters", f"columns of the {widths[0]} of its input, not up to {end}")
+    elif node.kind in (Add, Multiply):
+        expected = widths[0]
+        if widths[1] not in (1, expected):
+            raise FormatError(wrong)
+    elif node.kind not in (Input, Tokens, Embedding, Dense, Gru, State):
+        expected = widths[0]
+        if any(width != expected for width in widths):
+            raise FormatError(wrong)
+    table.check(node.width == expected, i, "width", f"{expected}, from its inputs")
+
+
+def _check_loops(table: Table, nodes: list[Node]) -> None:
+    """The source of each STATE, and that nothing between the two needs later steps."""
+    loop = range(0)  # of the states so far
+    for i, node in enumerate(nodes):
+        if node.kind is State:
+            number = node.parameters[0]
+            source = nodes[number]
+            fits = source.kind not in (Input, Tokens, State, Slice) and source.width == node.width
+            expected = f"a node of the width {node.width} that is neither an input nor a STATE nor a SLICE"
+            table.check(fits, i, "parameters", expected)
+            loop = range(loop.start if i in loop else i, max(loop.stop, number + 1))
+        if i in loop and (node.per_sequence or node.reverse or (node.kind is Window and node.parameters[2])):
+            what = f"NODES[{i}] ({node.kind.__name__.upper()})"
+            raise FormatError(f"{what}: it needs later steps, in the loop of nodes {loop.start} to {loop.stop - 1}")
+
+
+def _check_tensors(i: int, node: Node, nodes: list[Node], tensors: list[Tensor]) -> None:
+    """Just the tensors that the operation needs, in just the shapes."""
+    expected = _expected_tensors(node, [nodes[a] for a in node.inputs])
+    for slot in sorted(expected.keys() | node.tensors.keys()):
+        where = f"NODES[{i}].tensors[{slot}]"
+        number, shape = node.tensors.get(slot), expected.get(slot)
+        if number is None or shape is None:
+            raise FormatError(f"{where} is {'empty' if number is None else number}, expected {_shape_text(shape)}")
+        if number >= len(tensors):
+            raise FormatError(f"{where} is {number}, expected a number below {len(tensors)}")
+        if tensors[number].shape != shape:
+            raise FormatError(f"{where} is {_shape_text(tensors[number].shape)}, expected {_shape_text(shape)}")
+
+
+def _shape_text(shape: tuple[int, int, int, int] | None) -> str:
+    if shape is None:
+        return "none"
+    layout, rows, cols, gates = shape
+    return f"{records.LAYOUTS[layout]} of {rows} rows, {cols} columns, {gates} gates"
+
+
+def _expected_tensors(node: Node, inputs: list[Node]) -> dict[int, tuple[int, int, int, int]]:
+    """For each slot in use the layout, rows, columns and gates."""
+    H = node.width
+    if node.kind is Embedding:
+        return {0: (PLAIN, inputs[0].width, H, 1)}
+    if node.kind is State:
+        return {0: (PLAIN, 1, H, 1)}
+    if node.kind in (Affine, Norm):
+        return {0: (PLAIN, 1, H, 1), 1: (PLAIN, 1, H, 1)}
+    if node.kind not in (Dense, Gru):
+        return {}
+    gates = 1 if node.kind is Dense else 2 if node.reset == "none" else 3
+    expected = {0: (PANELS, H, inputs[-1].width, gates)} if inputs[-1].kind is not Tokens else {}
+    if inputs[0].kind is Tokens:
+        expected[2] = (SUMS, inputs[0].width, H, gates)
+    else:
+        expected[1] = (SUMS, 1, H, gates)
+    if node.kind is Gru:
+        recurrent = 2 if node.reset == "before" else gates
+        expected |= {3: (PANELS, H, H, recurrent), 4: (SUMS, 1, H, recurrent), 7: (PLAIN, 1, H, 1)}
+        if node.reset == "before":
+            expected |= {5: (PANELS, H, H, 1), 6: (SUMS, 1, H, 1)}
+    return expected

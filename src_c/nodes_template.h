@@ -1,0 +1,612 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Running the nodes of a program over the rows of a block, once: run.c includes this for any number of rows, step.c for
+ * a single one, with which everything about the shape of a block is a constant and the loops vanish. Everything is
+ * static.
+ *
+ * The including file defines
+ *   ONE_ROW       1 or 0
+ *
+ * A *row* is one value of one stream at one step. The streams of a block stand in the order of their lengths, longest
+ * first, so those still active at a step are a prefix of them, and rows are packed: row first_row(t) + i is stream i at
+ * the block's step t, for i < active(t). */
+#include "kernels.h"
+#include "schedule.h"
+#include "state.h"
+#include "team.h"
+
+#include <string.h>
+
+/* Groups smaller than this compute W·x of several steps at once; larger ones have enough rows per step. */
+enum { HOIST_BELOW_STREAMS = 16 };
+
+static inline size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+
+static inline unsigned char *aligned(void *workspace) {
+    return (unsigned char *)workspace + (64 - (uintptr_t)workspace % 64) % 64;
+}
+
+/* ------------------------------------------------------------------------------------------------ a block */
+
+typedef struct block {
+    const gru_model *model;
+    const gru_kernels *kernels;
+    const gru_run_args *args;
+    const gru_schedule *l;
+    unsigned char *floats; /* the part of the workspace for the group's values */
+    unsigned char *rows;   /* and the one for this member's pointers to them */
+    int prepared;          /* every stream's state holds the recurrent sums of the block's first step */
+#if !ONE_ROW
+    gru_team *team; /* that shares this group; NULL: it is one thread's */
+    size_t member, n_members;
+    const uint32_t *order; /* the group's streams: their numbers in the call */
+    size_t n_streams;      /* of the group */
+    size_t first_step;     /* of the block, in the sequence */
+    size_t n_steps;
+    const size_t *n_active;  /* [n_steps] streams still active */
+    const size_t *first_row; /* [n_steps + 1] */
+#endif
+} block;
+
+#define FLOATS(b, name) ((float *)(void *)((b)->floats + (b)->l->name))
+#define ROWS(b, type, name) ((type *)(void *)((b)->rows + (b)->l->name))
+
+/* ---- its shape */
+
+#if ONE_ROW
+#define SHAPE(one, many) ((void)b, one)
+#else
+#define SHAPE(one, many) (many)
+#endif
+
+static inline size_t streams(const block *b) { return SHAPE(1u, b->n_streams); }
+static inline size_t steps(const block *b) { return SHAPE(1u, b->n_steps); }
+static inline size_t first_step(const block *b) { return SHAPE(0u, b->first_step); }
+static inline size_t member(const block *b) { return SHAPE(0u, b->member); }
+static inline size_t members(const block *b) { return SHAPE(1u, b->n_members); }
+static inline size_t block_rows(const block *b) { return SHAPE(1u, b->l->block_rows); }
+static inline size_t group_streams(const block *b) { return SHAPE(1u, b->l->group_streams); }
+
+/* Streams still active at step t, rows before that step. */
+static inline size_t active(const block *b, size_t t) { return SHAPE(1 + 0 * t, b->n_active[t]); }
+static inline size_t first_row(const block *b, size_t t) { return SHAPE(t, b->first_row[t]); }
+
+/* Number in the call, state and length of stream i. */
+static inline size_t stream(const block *b, size_t i) { return SHAPE(i, b->order[i]); }
+static inline float *state_of(const block *b, size_t i) { return b->args->states[stream(b, i)]; }
+static inline size_t length_of(const block *b, size_t i) {
+    return SHAPE(1 + 0 * i, b->args->lengths ? b->args->lengths[b->order[i]] : b->args->n_steps);
+}
+
+/* Position of (stream i, the block's step t) among [B][T]. */
+static inline size_t position(const block *b, size_t i, size_t t) {
+    return SHAPE(0 * (i + t), b->order[i] * b->args->n_steps + b->first_step + t);
+}
+
+/* Whether stream i starts anew at step t. */
+static inline int is_reset(const block *b, size_t i, size_t t) {
+    return SHAPE(0 * (int)(i + t), b->args->reset && b->args->reset[position(b, i, t)]);
+}
+
+/* Waits for the other members of the team. */
+static inline void meet(const block *b) { SHAPE((void)0, gru_team_barrier(b->team)); }
+
+/* This member's share of the panels of a product. */
+static inline size_t first_panel(const block *b, const gru_matrix *m) { return m->panels * member(b) / members(b); }
+static inline size_t end_panel(const block *b, const gru_matrix *m) { return m->panels * (member(b) + 1) / members(b); }
+
+/* ------------------------------------------------------------------------------------------------ rows */
+
+static float *row_at(const block *b, const gru_node *n, size_t i, size_t t);
+
+/* What stream i keeps of `source` from the step before t, or starts with: the state of node n. */
+static float *row_before(const block *b, const gru_node *n, const gru_node *source, size_t i, size_t t) {
+    if (is_reset(b, i, t)) {
+        return (float *)(uintptr_t)n->h0;
+    }
+    return t == 0 ? state_of(b, i) + n->h_offset : row_at(b, source, i, t - 1);
+}
+
+/* The row of a value per step. Inputs and initial values are not written to; the casts spare a second function. */
+static float *row_at(const block *b, const gru_node *n, size_t i, size_t t) {
+    switch (n->place) {
+    case GRU_PLACE_INPUT: return (float *)(uintptr_t)(b->args->vectors + position(b, i, t) * n->stride + n->column);
+    case GRU_PLACE_BEFORE: return row_before(b, n, n->source, i, t);
+    case GRU_PLACE_PART: return row_at(b, n->source, i, t) + n->column;
+    case GRU_PLACE_OUTPUT: return b->args->outputs + position(b, i, t) * n->stride + n->column;
+    default: break;
+    }
+    return FLOATS(b, values) + n->offset * block_rows(b) + (first_row(b, t) + i) * n->stride + n->column;
+}
+
+static float *sequence_row_at(const block *b, const gru_node *n, size_t i) {
+    if (n->place == GRU_PLACE_PART) {
+        return sequence_row_at(b, n->source, i) + n->column;
+    }
+    if (n->place == GRU_PLACE_OUTPUT) {
+        return b->args->outputs + stream(b, i) * n->stride + n->column;
+    }
+    return FLOATS(b, sequence_values) + n->offset * group_streams(b) + i * n->stride + n->column;
+}
+
+static float *any_row_at(const block *b, const gru_node *n, size_t i, size_t t) {
+    return n->per_sequence ? sequence_row_at(b, n, i) : row_at(b, n, i, t);
+}
+
+static size_t token_at(const block *b, const gru_node *n, size_t i, size_t t) {
+    return (size_t)b->args->tokens[position(b, i, t) * n->stride + n->column];
+}
+
+/* Pointers to all rows of a value at the block's steps [t0, t1), or to all its rows per sequence. Returns how many. */
+static size_t rows_of(const block *b, const gru_node *n, size_t t0, size_t t1, float **rows) {
+    size_t count = 0;
+    if (n->per_sequence) {
+        for (size_t i = 0; i < streams(b); i++) {
+            rows[count++] = sequence_row_at(b, n, i);
+        }
+        return count;
+    }
+    for (size_t t = t0; t < t1; t++) {
+        for (size_t i = 0; i < active(b, t); i++) {
+            rows[count++] = row_at(b, n, i, t);
+        }
+    }
+    return count;
+}
+
+/* The product of a node with its input at steps [t0, t1): which sums it starts from, which vectors it reads. */
+static gru_product input_product(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    float **x = ROWS(b, float *, x);
+    const float **start = ROWS(b, const float *, start);
+    size_t count = 0;
+    if (n->vector_input >= 0) {
+        count = rows_of(b, &b->model->nodes[n->inputs[n->vector_input]], t0, t1, x);
+    }
+    if (n->token_input) {
+        const gru_node *token = &b->model->nodes[n->inputs[0]];
+        count = 0;
+        for (size_t t = t0; t < t1; t++) {
+            for (size_t i = 0; i < active(b, t); i++) {
+                start[count++] = n->start + token_at(b, token, i, t) * n->start_stride;
+            }
+        }
+    } else {
+        for (size_t r = 0; r < count; r++) {
+            start[r] = n->start;
+        }
+    }
+    return (gru_product){.matrix = &n->w, .cols = n->w.cols, .start = start, .x = (const float *const *)x};
+}
+
+static const gru_products *products_of(const gru_kernels *k, const gru_product *p) {
+    return k->products[p->matrix->dtype];
+}
+
+/* Rounds the vectors of a product with int8 weights, into `memory`. */
+static void quantise(const gru_kernels *k, gru_product *p, size_t n_rows, unsigned char *memory) {
+    if (p->cols && p->matrix->dtype == GRU_INT8) {
+        const size_t nbytes = gru_quantised_nbytes(p->cols);
+        for (size_t r = 0; r < n_rows; r++) {
+            k->vectors->quantise(p->x[r], p->cols, (gru_quantised *)(void *)(memory + r * nbytes));
+        }
+        p->quantised = memory;
+    }
+}
+
+/* The product without its first `n` rows. */
+static gru_product skip_rows(gru_product p, size_t n) {
+    p.start += n;
+    p.x += n;
+    if (p.quantised) {
+        p.quantised += n * gru_quantised_nbytes(p.cols);
+    }
+    return p;
+}
+
+/* ------------------------------------------------------------------------------------------------ nodes */
+
+/* Steps of a chunk: as many as a product is made for at once. */
+static size_t chunk_steps(const block *b) { return ONE_ROW ? 1 : b->l->chunk_rows / group_streams(b); }
+
+static void run_dense(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    float **out = ROWS(b, float *, out);
+    const int whole = n->act.code >= GRU_ACT_SOFTMAX; /* of the whole vector, not elementwise */
+    const gru_act linear = {GRU_ACT_LINEAR, 0, 0};
+    for (size_t t = t0; t < t1; t += chunk_steps(b)) {
+        const size_t end = smaller(t + chunk_steps(b), t1);
+        const size_t n_rows = rows_of(b, n, t, end, out);
+        gru_product product = input_product(b, n, t, end);
+        quantise(b->kernels, &product, n_rows, ROWS(b, unsigned char, quantised_x));
+        products_of(b->kernels, &product)
+            ->dense(&product, whole ? linear : n->act, n_rows, out, first_panel(b, &n->w), end_panel(b, &n->w));
+        if (whole) {
+            meet(b);
+            for (size_t r = member(b); r < n_rows; r += members(b)) {
+                b->kernels->vectors->activation(n->act, out[r], out[r], n->width);
+            }
+        }
+    }
+}
+
+/* The hidden state that stream i has before step t, a step later in time if the layer is reverse. */
+static const float *hidden_before(const block *b, const gru_node *n, size_t i, size_t t) {
+    if (!n->reverse) {
+        return row_before(b, n, n, i, t);
+    }
+    if (first_step(b) + t + 1 == length_of(b, i)) {
+        return state_of(b, i) + n->h_offset;
+    }
+    return is_reset(b, i, t + 1) ? n->h0 : row_at(b, n, i, t + 1);
+}
+
+/* One step t of all active streams, from the sums of the input half that `mx` describes. */
+static void gru_step_rows(const block *b, const gru_node *n, size_t t, const gru_product *mx) {
+    const gru_kernels *k = b->kernels;
+    const size_t n_rows = active(b, t), p0 = first_panel(b, &n->u), p1 = end_panel(b, &n->u);
+    const float **h = ROWS(b, const float *, h), **h_start = ROWS(b, const float *, h_start);
+    float **out = ROWS(b, float *, out), **sh = ROWS(b, float *, sh);
+    const int prepared = b->prepared && t == 0 && !n->reverse;
+    rows_of(b, n, t, t + 1, out);
+    for (size_t i = 0; i < n_rows; i++) {
+        h[i] = hidden_before(b, n, i, t);
+        h_start[i] = prepared ? state_of(b, i) + n->prepared_offset : n->b_h;
+    }
+    gru_product mh = {.matrix = &n->u, .cols = prepared ? 0 : n->u.cols, .start = h_start, .x = h};
+    quantise(k, &mh, n_rows, ROWS(b, unsigned char, quantised_h));
+    if (n->fused) {
+        products_of(k, &mh)->gru_fused(mx, &mh, n_rows, h, out, p0, p1);
+        return;
+    }
+    for (size_t i = 0; i < n_rows; i++) {
+        sh[i] = FLOATS(b, sums_h) + i * b->model->sums_h_width;
+    }
+    products_of(k, &mh)->sums(&mh, n_rows, sh, p0, p1);
+    if (n->reset != GRU_RESET_BEFORE) {
+        k->vectors->gru_cell(n, n_rows, mx->start, (const float *const *)sh, h, out, p0, p1);
+        return;
+    }
+    float **z = ROWS(b, float *, z_rows), **rh = ROWS(b, float *, rh_rows);
+    for (size_t i = 0; i < n_rows; i++) {
+        z[i] = FLOATS(b, z) + i * b->model->hidden_width;
+        rh[i] = FLOATS(b, rh) + i * b->model->hidden_width;
+    }
+    k->vectors->gru_before_gates(n, n_rows, mx->start, (const float *const *)sh, h, z, rh, p0, p1);
+    meet(b); /* the next product needs all of r*h */
+    for (size_t i = 0; i < n_rows; i++) {
+        h_start[i] = n->b_hn;
+    }
+    gru_product mn = {.matrix = &n->u_n, .cols = n->u_n.cols, .start = h_start, .x = (const float *const *)rh};
+    quantise(k, &mn, n_rows, ROWS(b, unsigned char, quantised_h));
+    products_of(k, &mn)->sums(&mn, n_rows, sh, p0, p1);
+    k->vectors->gru_before_blend(n, n_rows, mx->start, (const float *const *)sh, (const float *const *)z, h, out, p0,
+                                 p1);
+}
+
+/* Steps [t0, t1), a chunk. A kernel that fuses the products reads the inputs itself if there is nothing to be won by
+ * doing several steps at once; all others get finished sums. */
+static void gru_steps(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    gru_product mx = input_product(b, n, t0, t1);
+    quantise(b->kernels, &mx, first_row(b, t1) - first_row(b, t0), ROWS(b, unsigned char, quantised_x));
+    if (!n->fused || (mx.cols && t1 - t0 > 1 && streams(b) < HOIST_BELOW_STREAMS)) {
+        float **hoisted = ROWS(b, float *, hoisted);
+        const size_t n_rows = first_row(b, t1) - first_row(b, t0);
+        for (size_t r = 0; r < n_rows; r++) {
+            hoisted[r] = FLOATS(b, sums_x) + r * b->model->sums_x_width;
+        }
+        products_of(b->kernels, &mx)->sums(&mx, n_rows, hoisted, first_panel(b, &n->w), end_panel(b, &n->w));
+        mx = (gru_product){.matrix = mx.matrix, .start = (const float *const *)hoisted, .x = mx.x};
+    }
+    for (size_t s = t0; s < t1; s++) {
+        const size_t t = n->reverse ? t1 - 1 - (s - t0) : s;
+        const gru_product at = skip_rows(mx, first_row(b, t) - first_row(b, t0));
+        gru_step_rows(b, n, t, &at);
+        meet(b); /* the next step needs all of h' */
+    }
+}
+
+static void run_gru(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    for (size_t done = 0; done < t1 - t0; done += chunk_steps(b)) {
+        const size_t chunk = smaller(chunk_steps(b), t1 - t0 - done);
+        const size_t t = n->reverse ? t1 - done - chunk : t0 + done;
+        gru_steps(b, n, t, t + chunk);
+    }
+}
+
+/* Steps of stream i in this block. */
+static size_t steps_of(const block *b, size_t i) {
+    return ONE_ROW ? 1 : smaller(length_of(b, i), first_step(b) + steps(b)) - first_step(b);
+}
+
+/* Whether stream i starts anew at one of the steps (first, last] of the block. */
+static int is_reset_between(const block *b, size_t i, size_t first, size_t last) {
+    int reset = 0;
+    for (size_t t = first + 1; !ONE_ROW && b->args->reset && t <= last && !reset; t++) {
+        reset = is_reset(b, i, t);
+    }
+    return reset;
+}
+
+/* ---- windows: the steps before the block stand in a ring in the state */
+
+static float *ring_row(float *ring, size_t oldest, size_t i, size_t history, size_t width) {
+    const size_t at = oldest + i;
+    return ring + GRU_STATE_HEADER_FLOATS + (at < history ? at : at - history) * width;
+}
+
+/* The input of step t + behind - before, or NULL where there is none. */
+static const float *window_row(const block *b, const gru_node *n, size_t i, size_t t, size_t before, size_t behind) {
+    const gru_node *a = &b->model->nodes[n->inputs[0]];
+    if (before <= t + behind) {
+        const size_t s = t + behind - before;
+        const int outside = first_step(b) + s >= length_of(b, i);
+        return outside || is_reset_between(b, i, smaller(s, t), s < t ? t : s) ? NULL : row_at(b, a, i, s);
+    }
+    const size_t back = before - t - behind; /* steps before the block */
+    float *ring = state_of(b, i) + n->h_offset;
+    return is_reset(b, i, 0) || is_reset_between(b, i, 0, t)
+               ? NULL
+               : ring_row(ring, gru_ring_oldest(ring), n->history - back, n->history, a->width);
+}
+
+static void run_window(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    const size_t width = b->model->nodes[n->inputs[0]].width;
+    for (size_t t = t0; t < t1; t++) {
+        for (size_t i = 0; i < active(b, t); i++) {
+            float *out = row_at(b, n, i, t);
+            for (size_t tap = 0; tap < n->taps; tap++) {
+                const float *in = window_row(b, n, i, t, (n->taps - 1 - tap) * n->dilation, n->ahead);
+                if (in) {
+                    memcpy(out + tap * width, in, width * sizeof(float));
+                } else {
+                    memset(out + tap * width, 0, width * sizeof(float));
+                }
+            }
+        }
+    }
+}
+
+/* The last steps of the block into the ring, the oldest of which they replace. */
+static void keep_history(const block *b, const gru_node *n, size_t i) {
+    const gru_node *a = &b->model->nodes[n->inputs[0]];
+    float *ring = state_of(b, i) + n->h_offset;
+    const size_t n_steps = steps_of(b, i), first = n_steps > n->history ? n_steps - n->history : 0;
+    if (is_reset(b, i, 0) || is_reset_between(b, i, 0, n_steps - 1)) {
+        memset(ring, 0, (GRU_STATE_HEADER_FLOATS + n->state_width) * sizeof(float));
+    }
+    for (size_t t = first; t < n_steps; t++) {
+        const size_t oldest = gru_ring_oldest(ring);
+        float *row = ring_row(ring, oldest, 0, n->history, a->width);
+        if (is_reset_between(b, i, t, n_steps - 1)) {
+            memset(row, 0, a->width * sizeof(float));
+        } else {
+            memcpy(row, row_at(b, a, i, t), a->width * sizeof(float));
+        }
+        gru_ring_set_oldest(ring, (oldest + 1) % n->history);
+    }
+}
+
+/* What the streams keep of this block for the next one. Histories first: the input of a window may be a STATE, whose row
+ * at the first step stands where its new value goes. */
+static void keep_states(const block *b) {
+    const size_t n_nodes = b->model->info.n_nodes;
+    for (size_t j = 0; j < 2 * n_nodes; j++) {
+        const gru_node *n = &b->model->nodes[j % n_nodes], *source = n->op == GRU_OP_STATE ? n->source : n;
+        if (!n->state_width || (n->op == GRU_OP_WINDOW) != (j < n_nodes)) {
+            continue;
+        }
+        for (size_t i = member(b); i < active(b, 0); i += members(b)) {
+            if (n->op == GRU_OP_WINDOW) {
+                keep_history(b, n, i);
+            } else {
+                const float *last = row_at(b, source, i, n->reverse ? 0 : steps_of(b, i) - 1);
+                memcpy(state_of(b, i) + n->h_offset, last, n->width * sizeof(float));
+            }
+        }
+    }
+}
+
+/* ---- one value per sequence */
+
+/* Copies the value of the last (or first) step, for the streams for which it is in this block. */
+static void run_last(const block *b, const gru_node *n) {
+    const gru_node *a = &b->model->nodes[n->inputs[0]];
+    for (size_t i = 0; i < active(b, 0); i++) {
+        const size_t step = n->op == GRU_OP_FIRST ? 0 : length_of(b, i) - 1;
+        if (step >= first_step(b) && step < first_step(b) + steps(b)) {
+            memcpy(sequence_row_at(b, n, i), row_at(b, a, i, step - first_step(b)), n->width * sizeof(float));
+        }
+    }
+}
+
+/* The mean or the largest of the steps so far. */
+static void run_pooling(const block *b, const gru_node *n) {
+    const gru_vectors *k = b->kernels->vectors;
+    const gru_node *a = &b->model->nodes[n->inputs[0]];
+    for (size_t i = 0; i < active(b, 0); i++) {
+        float *out = sequence_row_at(b, n, i);
+        for (size_t t = 0; t < steps_of(b, i); t++) {
+            const float *in = row_at(b, a, i, t);
+            if (first_step(b) + t == 0) {
+                memcpy(out, in, n->width * sizeof(float));
+            } else if (n->op == GRU_OP_MAX) {
+                k->largest(in, out, n->width);
+            } else {
+                k->add(out, in, 0, out, n->width);
+            }
+        }
+        if (n->op == GRU_OP_MEAN && first_step(b) + steps_of(b, i) == length_of(b, i)) {
+            k->divide(out, (float)length_of(b, i), n->width);
+        }
+    }
+}
+
+/* Sums of values weighted by the softmax of their scores; the block is the whole sequence. */
+static void run_attend(const block *b, const gru_node *n) {
+    const gru_vectors *k = b->kernels->vectors;
+    const gru_node *scores = &b->model->nodes[n->inputs[0]], *values = &b->model->nodes[n->inputs[1]];
+    const size_t width = n->width / scores->width;
+    const gru_act softmax = {GRU_ACT_SOFTMAX, 0, 0};
+    float *weights = FLOATS(b, weights);
+    for (size_t i = 0; i < active(b, 0); i++) {
+        float *out = sequence_row_at(b, n, i);
+        memset(out, 0, n->width * sizeof(float));
+        for (size_t s = 0; s < scores->width; s++) {
+            for (size_t t = 0; t < steps_of(b, i); t++) {
+                weights[t] = row_at(b, scores, i, t)[s];
+            }
+            k->activation(softmax, weights, weights, steps_of(b, i));
+            for (size_t t = 0; t < steps_of(b, i); t++) {
+                k->accumulate(weights[t], row_at(b, values, i, t) + s * width, out + s * width, width);
+            }
+        }
+    }
+}
+
+/* ---- row by row */
+
+static void run_row(const block *b, const gru_node *n, float *const *in, float *out) {
+    const gru_node *nodes = b->model->nodes;
+    const gru_vectors *k = b->kernels->vectors;
+    switch (n->op) {
+    case GRU_OP_ADD: k->add(in[0], in[1], nodes[n->inputs[1]].width < n->width, out, n->width); break;
+    case GRU_OP_MULTIPLY: k->multiply(in[0], in[1], nodes[n->inputs[1]].width < n->width, out, n->width); break;
+    case GRU_OP_BLEND: k->blend(in[0], in[1], in[2], out, n->width); break;
+    case GRU_OP_AFFINE: k->affine(in[0], n->scale, n->shift, out, n->width); break;
+    case GRU_OP_NORM: k->norm(n, in[0], out); break;
+    default: k->activation(n->act, in[0], out, n->width); break;
+    }
+}
+
+static void run_rows(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    const gru_node *nodes = b->model->nodes;
+    for (size_t t = t0; t < t1; t++) {
+        const size_t n_rows = n->per_sequence ? streams(b) : active(b, t);
+        for (size_t i = 0; i < n_rows; i++) {
+            float *in[3] = {NULL, NULL, NULL};
+            for (size_t j = 0; j < n->n_inputs; j++) {
+                in[j] = any_row_at(b, &nodes[n->inputs[j]], i, t);
+            }
+            run_row(b, n, in, any_row_at(b, n, i, t));
+        }
+    }
+}
+
+/* Copies rows of `a` to where rows of `n` stand, from float `column` of it on. */
+static void copy_rows(const block *b, const gru_node *a, const gru_node *n, size_t column, size_t t0, size_t t1) {
+    for (size_t t = t0; t < t1; t++) {
+        const size_t n_rows = n->per_sequence ? streams(b) : active(b, t);
+        for (size_t i = 0; i < n_rows; i++) {
+            memcpy(any_row_at(b, n, i, t) + column, any_row_at(b, a, i, t), a->width * sizeof(float));
+        }
+    }
+}
+
+/* Parts that were not written into the concatenation at once: the network's input, what is part of another one too. */
+static void run_concat(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    size_t column = 0;
+    for (size_t j = 0; j < n->n_inputs; j++) {
+        const gru_node *a = &b->model->nodes[n->inputs[j]];
+        const int in_place =
+            a->place == n->place && a->offset == n->offset && a->column == n->column + column && a->stride == n->stride;
+        if (!in_place) {
+            copy_rows(b, a, n, column, t0, t1);
+        }
+        column += a->width;
+    }
+}
+
+static void run_embedding(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    const gru_node *token = &b->model->nodes[n->inputs[0]];
+    for (size_t t = t0; t < t1; t++) {
+        for (size_t i = 0; i < active(b, t); i++) {
+            memcpy(row_at(b, n, i, t), n->rows + token_at(b, token, i, t) * n->width, n->width * sizeof(float));
+        }
+    }
+}
+
+/* ---- the program */
+
+/* A node at steps [t0, t1) of the block; per sequence: [0, 1). */
+static void run_node(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    if (!gru_op_has_rows(n->op)) {
+        return;
+    }
+    if (n->op == GRU_OP_DENSE) {
+        run_dense(b, n, t0, t1);
+    } else if (n->op == GRU_OP_GRU) {
+        run_gru(b, n, t0, t1);
+    } else if (member(b) == 0) {
+        switch (n->op) {
+        case GRU_OP_EMBEDDING: run_embedding(b, n, t0, t1); break;
+        case GRU_OP_CONCAT: run_concat(b, n, t0, t1); break;
+        case GRU_OP_WINDOW: run_window(b, n, t0, t1); break;
+        case GRU_OP_LAST:
+        case GRU_OP_FIRST: run_last(b, n); break;
+        case GRU_OP_MEAN:
+        case GRU_OP_MAX: run_pooling(b, n); break;
+        case GRU_OP_ATTEND: run_attend(b, n); break;
+        default: run_rows(b, n, t0, t1); break;
+        }
+    }
+    meet(b);
+}
+
+/* Nodes [first, end) of a loop, step by step. Returns its end. */
+static size_t run_loop(const block *b, size_t first) {
+    const gru_node *nodes = b->model->nodes;
+    const size_t end = nodes[first].loop_end;
+    for (size_t t = 0; t < steps(b); t++) {
+        for (size_t i = first; i < end; i++) {
+            run_node(b, &nodes[i], t, t + 1);
+        }
+    }
+    return end;
+}
+
+/* Outputs that are not written where they are computed. */
+static void copy_outputs(const block *b, size_t n_steps) {
+    const gru_model *m = b->model;
+    for (size_t i = 0; i < m->info.n_outputs && member(b) == 0; i++) {
+        const gru_output *o = &m->outputs[i];
+        if (o->copied) {
+            const gru_node to = {.place = GRU_PLACE_OUTPUT,
+                                 .stride = m->info.output_width,
+                                 .column = o->first,
+                                 .per_sequence = m->info.per_sequence};
+            copy_rows(b, &m->nodes[o->node], &to, 0, 0, n_steps);
+        }
+    }
+}
+
+/* All nodes that work on the rows of a step, in a block. */
+static void run_steps(const block *b) {
+    const gru_node *nodes = b->model->nodes;
+    for (size_t i = 0; i < b->model->info.n_nodes;) {
+        if (nodes[i].loop_end) {
+            i = run_loop(b, i);
+            continue;
+        }
+        if (!nodes[i].per_sequence || gru_op_ends_sequence(nodes[i].op)) {
+            run_node(b, &nodes[i], 0, steps(b));
+        }
+        i++;
+    }
+    if (!b->model->info.per_sequence) {
+        copy_outputs(b, steps(b));
+    }
+    meet(b); /* an output may be the state before the block */
+    keep_states(b);
+    meet(b);
+}
+
+/* All nodes that work on a value per sequence, behind the last block. */
+static void run_sequences(const block *b) {
+    const gru_node *nodes = b->model->nodes;
+    for (size_t i = 0; i < b->model->info.n_nodes; i++) {
+        if (nodes[i].per_sequence && !gru_op_ends_sequence(nodes[i].op)) {
+            run_node(b, &nodes[i], 0, 1);
+        }
+    }
+    if (b->model->info.per_sequence) {
+        copy_outputs(b, 1);
+    }
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One step of one stream, and the half of the next one that needs no input. */
+#define ONE_ROW 1
+#include "nodes_template.h"
+
+gru_result gru_step(const gru_model *model, float *state, const float *vector, const int32_t *token, float *output,
+                    void *workspace) {
+    const gru_kernels *kernels = gru_kernels_used();
+    if (!model || !state || !kernels) {
+        return GRU_ERROR_ARGUMENT;
+    }
+    if (!model->info.causal) {
+        return GRU_ERROR_NOT_CAUSAL;
+    }
+    if (!output || !workspace || !gru_inputs_given(model, vector, token)) {
+        return GRU_ERROR_ARGUMENT;
+    }
+    if (token && !gru_tokens_exist(model, token)) {
+        return GRU_ERROR_TOKEN;
+    }
+    float *const states[1] = {state};
+    const gru_run_args args = {.vectors = vector, .tokens = token, .states = states, .outputs = output};
+    unsigned char *memory = aligned(workspace) + model->step_schedule.shared_nbytes;
+    const block b = {.model = model,
+                     .kernels = kernels,
+                     .args = &args,
+                     .l = &model->step_schedule,
+                     .floats = memory,
+                     .rows = memory,
+                     .prepared = gru_state_is_prepared(state)};
+    run_steps(&b);
+    gru_state_set_prepared(state, 0);
+    if (model->info.per_sequence) {
+        run_sequences(&b);
+    }
+    return GRU_OK;
+}
+
+gru_result gru_prepare(const gru_model *model, float *state, void *workspace) {
+    const gru_kernels *kernels = gru_kernels_used();
+    if (!model || !state || !workspace || !kernels) {
+        return GRU_ERROR_ARGUMENT;
+    }
+    if (!model->info.causal) {
+        return GRU_ERROR_NOT_CAUSAL;
+    }
+    for (size_t i = 0; i < model->info.n_nodes; i++) {
+        const gru_node *n = &model->nodes[i];
+        if (n->op == GRU_OP_GRU) {
+            const float *h = state + n->h_offset, *start = n->b_h;
+            float *out = state + n->prepared_offset;
+            gru_product product = {.matrix = &n->u, .cols = n->u.cols, .start = &start, .x = &h};
+            quantise(kernels, &product, 1, aligned(workspace));
+            products_of(kernels, &product)->sums(&product, 1, &out, 0, n->u.panels);
+        }
+    }
+    gru_state_set_prepared(state, 1);
+    return GRU_OK;
+}
