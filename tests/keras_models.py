@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models of Keras for tests, and their comparison with the networks made of them. It imports Keras."""
 
-import os
 import warnings
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np

@@ -185,6 +185,8 @@ def test_bad_files(tmp_path, config, weights, message):
 
 
 def test_files_of_another_kind(tmp_path):
+    with pytest.raises(ExportError, match="is a folder"):
+        read(tmp_path)
     (tmp_path / "a").write_bytes(b"hello")
     with pytest.raises(ExportError, match=r"is neither a \.keras file"):
         read(tmp_path / "a")

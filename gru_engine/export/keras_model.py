@@ -281,13 +281,15 @@ def read(path: str | os.PathLike[str]) -> Source:
         If it is neither, holds weights without a model, or is damaged.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ExportError(f"{path} is a folder (a SavedModel?); save the model as one file: model.save('model.keras')")
     with open(path, "rb") as file:
         start = file.read(8)
     if start[:4] == b"PK\x03\x04":
         return _read_archive(path)
     if start == b"\x89HDF\r\n\x1a\n":
         return _read_hdf5(path)
-    if path.is_dir() or start.lstrip()[:1] == b"{":
+    if start.lstrip()[:1] == b"{":
         raise ExportError(f"{path} holds no weights; save the model itself: model.save('model.keras')")
     raise ExportError(f"{path} is neither a .keras file (a zip archive) nor an .h5 file (HDF5)")
 

@@ -2,10 +2,7 @@
 """The command line where Keras is installed."""
 
 import importlib.util
-import os
 from pathlib import Path
-
-os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
