@@ -173,6 +173,33 @@ torch-run: build $(VENV)/.group-test $(VENV)/.group-torch
 	$(SAY) "Tests against PyTorch"
 	@$(BIN)/pytest -q tests/torch $(ARGS)
 
+.PHONY: onnx-test
+onnx-test: ## comparison with ONNX Runtime, in an environment of its own
+	@$(AGAIN) VENV=build/venv-onnx onnx-run
+
+.PHONY: onnx-run
+onnx-run: build $(VENV)/.group-test $(VENV)/.group-onnx
+	$(SAY) "Tests against ONNX Runtime"
+	@$(BIN)/pytest -q tests/onnx $(ARGS)
+
+.PHONY: jax-test
+jax-test: ## comparison with Flax and Haiku, in an environment of its own
+	@$(AGAIN) VENV=build/venv-jax jax-run
+
+.PHONY: jax-run
+jax-run: build $(VENV)/.group-test $(VENV)/.group-jax
+	$(SAY) "Tests against Flax and Haiku"
+	@$(BIN)/pytest -q tests/jax $(ARGS)
+
+.PHONY: keras-test
+keras-test: ## comparison with Keras, in an environment of its own
+	@$(AGAIN) VENV=build/venv-keras keras-run
+
+.PHONY: keras-run
+keras-run: build $(VENV)/.group-test $(VENV)/.group-keras
+	$(SAY) "Tests against Keras"
+	@KERAS_BACKEND=jax $(BIN)/pytest -q tests/keras $(ARGS)
+
 # PyTorch first, so that nothing else chooses its version. ARGS=--help tells the options.
 .PHONY: bench
 bench: ## speed, beside other runtimes in an environment of its own; ARGS=--quick for a short run

@@ -12,13 +12,14 @@ from hypothesis import settings
 settings.register_profile("gru_engine", settings(), deadline=None)
 settings.load_profile("gru_engine")
 
-# Comparison with PyTorch needs PyTorch; `make torch-test` installs it. Where it is missing, `import torch` must fail and
-# not find the folder tests/torch, which a path to this folder makes an importable name.
+# Comparison with a framework needs the framework; `make torch-test`, `make onnx-test` install them. Where one is missing, its
+# import must fail and not find the folder of its tests, which a path to this folder makes an importable name.
 collect_ignore = []
-_torch = importlib.util.find_spec("torch")
-if _torch is None or _torch.origin is None:
-    collect_ignore.append("torch")
-    sys.modules["torch"] = None  # type: ignore[assignment]
+for _name in ("torch", "onnx", "jax", "keras"):
+    _framework = importlib.util.find_spec(_name)
+    if _framework is None or _framework.origin is None:
+        collect_ignore.append(_name)
+        sys.modules[_name] = None  # type: ignore[assignment]
 
 # A check of a special build says where the package must come from, so that it cannot test another one by mistake.
 if _place := os.environ.get("GRU_ENGINE_TESTED"):

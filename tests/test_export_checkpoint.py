@@ -368,7 +368,7 @@ def test_unused_arrays_are_reported():
         ("gru(gru)linear(fc)", "cannot read"),
         (
             "lstm(gru)",
-            "'lstm' is not known; known are embedding, gru, linear, batchnorm, one_hot, last, summary, sigmoid, tanh",
+            "'lstm' is not known; known are embedding, gru, bidirectional, skip_connections, linear, batchnorm, prelu, one_hot",
         ),
         ("embedding(emb) gru(gru, h=a)", "gru has no option 'h'"),
         ("embedding(emb) relu(a)", r"the parameters of relu\(a\) must be numbers"),
@@ -385,7 +385,7 @@ def test_unused_arrays_are_reported():
         ("embedding(emb) linear(fc)", r"linear\(fc\) reads 10 numbers, but the value before it has 4"),
         (
             "embedding(emb) gru(rnn)",
-            r"gru\(rnn\): the checkpoint has no array 'rnn.weight_ih_l0'; it has emb.weight, gru",
+            r"gru\(rnn\): there is no GRU 'rnn'; the arrays are emb.weight, gru",
         ),
         ("embedding(fc.bias)", "no array 'fc.bias.weight'"),
         ("embedding(emb) gru(gru, h0=x)", "h0 must be an array of shape .*, there is no such array"),

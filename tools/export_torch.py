@@ -25,7 +25,6 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import json
 import os
 import re
 import sys
@@ -36,6 +35,7 @@ import click
 
 from gru_engine.export import chain, common
 from gru_engine.export.checkpoint import read_arrays
+from gru_engine.export.command import read_metadata
 from gru_engine.export.common import ExportError
 from gru_engine.format import read
 from gru_engine.precision import DTYPES
@@ -78,17 +78,6 @@ def parse_arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
         return [ast.literal_eval(a) for a in call.args], {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError, AssertionError):
         raise ExportError(f'--args {text!r} are not Python literals such as "40, hidden=256"') from None
-
-
-def parse_metadata(file: IO[bytes]) -> dict[str, Any]:
-    """The JSON object of a file."""
-    try:
-        metadata = json.load(file)
-    except ValueError as error:
-        raise ExportError(f"--metadata {file.name} is not JSON: {error}") from None
-    if not isinstance(metadata, dict):
-        raise ExportError(f"--metadata {file.name} must be a JSON object, got {type(metadata).__name__}")
-    return metadata
 
 
 def make_module(name: str, arguments: str, arrays: dict[str, Any]) -> Any:
@@ -141,8 +130,11 @@ def export_chain(arrays: dict[str, Any], text: str | None) -> tuple[Any, common.
         click.echo(f"not used: {', '.join(built.unused)}")
     if importlib.util.find_spec("torch") is None:
         return built.network, None
-    from gru_engine.export.torch_chain import run_chain
+    from gru_engine.export.torch_chain import can_run, run_chain
 
+    if not can_run(words, arrays):
+        click.echo("the chain is not made of PyTorch's own layers: it is compared with the float64 reference alone")
+        return built.network, None
     return built.network, run_chain(words, arrays)
 
 
@@ -197,7 +189,7 @@ def main(
         else:
             net, run = export_chain(arrays, layers)
         if metadata is not None:
-            net.metadata.update(parse_metadata(metadata))
+            net.metadata.update(read_metadata(metadata))
         click.echo(net.summary())
         source = {"framework": "PyTorch", "checkpoint": checkpoint.name, "module": module_name, "layers": layers}
         net.metadata["source"] = {key: value for key, value in source.items() if value is not None}
@@ -213,7 +205,7 @@ def main(
             f"golden vectors: {dtype} weights may differ from {other} by {allowed:.2e}, "
             f"{common.REDUCED_TOLERANCE:g} times the largest difference found"
         )
-    if run is None:
+    if run is None and importlib.util.find_spec("torch") is None:
         click.echo("PyTorch is not installed: it was not compared with")
     click.echo(f"{out}: {out.stat().st_size} bytes")
 

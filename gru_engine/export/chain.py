@@ -6,197 +6,62 @@ A checkpoint says which arrays there are, not what is done with them. A chain is
     embedding(emb) gru(gru) summary linear(fc1) relu linear(fc2) log_softmax
 
 ==========================  ==============================================================================================
-``embedding(P)``            tokens looked up in ``P.weight`` [V, E]; first word only
+``embedding(P)``            tokens looked up in ``P.weight`` [V, E]; first word only; ``embedding(E=NAME)`` any other table
 ``one_hot``                 tokens as one-hot vectors, read by the next layer; first word only
-``gru(P)``                  all layers and directions of an ``nn.GRU`` named P, or an ``nn.GRUCell``; ``gru(P, h0=NAME)`` with
-                            a learned initial state [layers * directions, (1,) H]
-``linear(P)``               ``P.weight`` [O, I], ``P.bias`` if there is one
-``batchnorm(P)``            an ``nn.BatchNorm1d`` over the features; ``batchnorm(P, eps=1e-3)``
+``gru(P)``                  all layers and directions of the recurrent module P; ``gru(P, h0=NAME)`` with a learned initial state
+                            [layers * directions, (1,) H]
+``bidirectional(P, Q)``     the GRU P beside the GRU Q from the end of the sequence to its start: their concatenation
+``skip_connections(P, Q)``  GRUs, each of which reads the input and the one before it; the value is all of theirs
+``linear(P)``               ``P.weight`` [O, I], ``P.bias`` if there is one; ``linear(W=NAME, b=NAME)`` any other arrays
+``batchnorm(P)``            a batch normalisation over the features; ``batchnorm(P, eps=1e-3)``
+``prelu(P)``                slopes ``P.weight`` below zero, one or one for each feature
 ``relu``, ``tanh`` ...      an activation (gru_engine.activations), with parameters as in ``leaky_relu(0.2)``
+``flip``                    from here on the sequence from its end to its start; a second one turns it round again
 ``last``                    from here on only the value at the end of the sequence, as ``out[:, -1]``
 ``summary``                 straight behind a GRU: the state of its last layer at the end of the sequence, of a bidirectional one
                             followed by the state of the reverse direction at the start: ``cat([h_n[-2], h_n[-1]])``
+``add_input``               the input of the network is added; ``add_input(1)`` its first number only
 ==========================  ==============================================================================================
 
 Without ``last`` and ``summary`` there is an output for every time step. P may be empty for a module saved by itself: ``gru()``.
+
+Whose names a module has is seen (``gru_engine.export.layouts``); so is a hand-written cell with arrays such as ``W_r``, ``U_z``
+(``gru_engine.export.cells``). Any other GRU is written out: ``gru(W=NAME, U=NAME, b_x=NAME, b_h=NAME)``, or gate by gate
+``gru(W_r=NAME, U_r=NAME, b_r=NAME, W_z=NAME, ...)``. Conventions that a framework leaves to its user are options of ``gru``:
+
+===========================================  =============================================================================
+``gates=zrn``                                the order of the gates
+``reset=after``, ``before``, ``all``, ``none``  where the reset gate acts (``Network.gru``)
+``keep=old``, ``new``                        h' = z h + (1-z) n, or h' = (1-z) h + z n
+``orientation=rows``, ``columns``            where the gates' outputs stand: W x, or x W
+``concatenated=xh``, ``hx``                  W holds U too and acts on input and state side by side, in this order
+``reset_gate=z``                             of a hand-written cell: the update gate stands in for the reset gate
+``activation=relu``, ``gate_activation=hard_sigmoid:0.2:0.5``, ``clip=3``
+===========================================  =============================================================================
+
 Whatever is no chain (skips, several heads) needs the module itself: ``gru_engine.export.torch.from_module``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gru_engine import activations
-from gru_engine.export.common import Array, ExportError, gru_arrays
-from gru_engine.export.graph import Graph, Node, Tensor
+from gru_engine.export import layouts, operations
+from gru_engine.export.common import Array, ExportError
+from gru_engine.export.graph import Dim, Graph, Ids, Node, Tensor, cat
+from gru_engine.export.layouts import Cell, Layers
 from gru_engine.export.lowering import lower
+from gru_engine.export.words import ACTIVATIONS, Arrays, Source, Word, parse
 from gru_engine.network import Network
 
-Arrays = dict[str, Array]
+__all__ = ["Arrays", "Built", "Source", "Word", "build", "infer", "parse"]
 
-_OPTIONS = {"gru": {"h0"}, "batchnorm": {"eps"}}
-_MODULES = ("embedding", "gru", "linear", "batchnorm")
-_PLAIN = ("one_hot", "last", "summary")
-_ACTIVATIONS = tuple(name for name in activations.NAMES.values() if name != "linear")
 _MOST_CHAINS = 8  # that an error message lists
 _MOST_MODULES = 9  # among which an order is looked for
-
-
-# ---- the language
-
-
-@dataclass(frozen=True)
-class Word:
-    """One word of a chain."""
-
-    name: str
-    arguments: tuple[str, ...] = ()
-    options: tuple[tuple[str, str], ...] = ()
-
-    def __str__(self) -> str:
-        inner = [*self.arguments, *(f"{key}={value}" for key, value in self.options)]
-        return f"{self.name}({', '.join(inner)})" if inner or self.name in _MODULES else self.name
-
-    @property
-    def prefix(self) -> str:
-        """What the names of the module's arrays begin with."""
-        path = self.arguments[0] if self.arguments else ""
-        return f"{path}." if path else ""
-
-    def option(self, key: str) -> str | None:
-        """The value given for a key."""
-        return dict(self.options).get(key)
-
-    @property
-    def activation(self) -> activations.Activation:
-        """The activation function that the word stands for."""
-        try:
-            parameters = [float(a) for a in self.arguments]
-        except ValueError:
-            raise ExportError(f"--layers: the parameters of {self} must be numbers") from None
-        try:
-            return activations.activation((self.name, *parameters), "--layers: the activation")
-        except ValueError as error:
-            raise ExportError(str(error)) from None
-
-
-def parse(text: str) -> list[Word]:
-    """The words of a chain.
-
-    Raises
-    ------
-    ExportError
-        Naming the word that is not understood, and what is known.
-    """
-    words, position = [], 0
-    pattern = re.compile(r"\s*([A-Za-z_]\w*)(?:\(([^()]*)\))?(?=\s|$)")
-    while text[position:].strip():
-        match = pattern.match(text, position)
-        if match is None:
-            raise ExportError(
-                f"--layers: cannot read {text[position:].strip()!r}; expected words as gru(name), tanh or last"
-            )
-        name, inner = match[1], match[2] or ""
-        parts = [part.strip() for part in inner.split(",") if part.strip()]
-        options = tuple((key.strip(), value.strip()) for key, _, value in (p.partition("=") for p in parts if "=" in p))
-        word = Word(name, tuple(p for p in parts if "=" not in p), options)
-        _check_word(word)
-        words.append(word)
-        position = match.end()
-    if not words:
-        raise ExportError("--layers is empty")
-    return words
-
-
-def _check_word(word: Word) -> None:
-    known = (*_MODULES, *_PLAIN, *_ACTIVATIONS)
-    if word.name not in known:
-        raise ExportError(f"--layers: {word.name!r} is not known; known are {', '.join(known)}")
-    unknown = {key for key, _ in word.options} - _OPTIONS.get(word.name, set())
-    if unknown:
-        raise ExportError(f"--layers: {word.name} has no option {min(unknown)!r}")
-    if word.name in _ACTIVATIONS:
-        word.activation  # noqa: B018  raises for wrong parameters
-    elif len(word.arguments) > (word.name in _MODULES):
-        raise ExportError(f"--layers: {word} has too many arguments")
-
-
-# ---- the arrays of one module
-
-
-class Source:
-    """The arrays of a checkpoint; remembers which were used."""
-
-    def __init__(self, arrays: Arrays):
-        self._arrays = arrays
-        self.used: set[str] = set()
-
-    def get(self, name: str, word: Word, ndim: int) -> Array:
-        """An array that must be there."""
-        array = self.find(name, word, ndim)
-        if array is None:
-            raise ExportError(f"{word}: the checkpoint has no array {name!r}; it has {', '.join(self._arrays)}")
-        return array
-
-    def find(self, name: str, word: Word, ndim: int) -> Array | None:
-        """An array that may be there."""
-        array = self._arrays.get(name)
-        if array is None:
-            return None
-        if array.ndim != ndim or array.dtype.kind != "f":
-            given = f"the shape {list(array.shape)} and type {array.dtype}"
-            raise ExportError(f"{word}: {name!r} has {given}, expected {ndim} axes of floats")
-        self.used.add(name)
-        return array
-
-    def unused(self) -> list[str]:
-        """Names of the arrays that no word has asked for."""
-        return [name for name in self._arrays if name not in self.used and not name.endswith("num_batches_tracked")]
-
-
-@dataclass(frozen=True)
-class Gru:
-    """The arrays of an ``nn.GRU``: for each layer those of each direction, and the initial states [layers, directions, H]."""
-
-    layers: list[list[dict[str, Array]]]
-    h0: Array | None
-
-    @classmethod
-    def read(cls, word: Word, source: Source) -> Gru:
-        """The arrays named ``P.weight_ih_l0`` and so on, or ``P.weight_ih`` of a cell."""
-        layers: list[list[dict[str, Array]]] = []
-        names = source._arrays
-        if word.prefix + "weight_ih" in names:
-            layers.append([cls._direction(word, source, "")])
-        while word.prefix + f"weight_ih_l{len(layers)}" in names:
-            suffixes = [f"_l{len(layers)}", f"_l{len(layers)}_reverse"]
-            layers.append([cls._direction(word, source, s) for s in suffixes if word.prefix + "weight_ih" + s in names])
-        if not layers:
-            source.get(word.prefix + "weight_ih_l0", word, 2)
-        name = word.option("h0")
-        if name is None:
-            return cls(layers, None)
-        count, hidden = sum(map(len, layers)), layers[0][0]["U"].shape[1]
-        h0 = source._arrays.get(name)
-        if h0 is None or h0.size != count * hidden or h0.shape[-1] != hidden:
-            given = "no such array" if h0 is None else f"the shape {list(h0.shape)}"
-            raise ExportError(f"{word}: h0 must be an array of shape [{count}, 1, {hidden}], there is {given}")
-        source.used.add(name)
-        return cls(layers, h0.reshape(len(layers), len(layers[0]), hidden))
-
-    @staticmethod
-    def _direction(word: Word, source: Source, suffix: str) -> dict[str, Array]:
-        W, U = (source.get(word.prefix + name + suffix, word, 2) for name in ("weight_ih", "weight_hh"))
-        if U.shape[0] != 3 * U.shape[1]:
-            kind = {4: "; this is an LSTM", 1: "; this is a plain RNN"}.get(U.shape[0] // U.shape[1], "")
-            raise ExportError(f"{word}: weight_hh has the shape {list(U.shape)}, expected [3*H, H]{kind}")
-        biases = [source.find(word.prefix + name + suffix, word, 1) for name in ("bias_ih", "bias_hh")]
-        return gru_arrays(W, U, *biases)
 
 
 # ---- a chain as a network
@@ -227,6 +92,7 @@ class _Builder:
         self.words = words
         self.source = source
         self.graph = Graph()
+        self.input: Tensor | None = None
         self.value: Tensor | None = None  # [batch, time, features], or [batch, features] behind the sequence's end
         self.ends: list[Node] = []  # of the GRU just built: its last layer's directions
         self.lines: list[str] = []
@@ -235,7 +101,7 @@ class _Builder:
         for number, word in enumerate(self.words):
             if word.name in ("embedding", "one_hot") and number:
                 raise ExportError(f"--layers: {word} must be the first word")
-            if self.value is not None and self.value.rank == 2 and word.name in ("gru", "last", "summary"):
+            if self.value is not None and self.value.rank == 2 and word.name in _OF_STEPS:
                 raise ExportError(
                     f"--layers: {word} needs a value for every time step, but there is one per sequence by then"
                 )
@@ -243,11 +109,13 @@ class _Builder:
             ends, self.ends = self.ends, []
             if word.name == "summary":
                 self._summary(ends)
-            elif word.name in _ACTIVATIONS:
+            elif word.name in ACTIVATIONS:
                 self._activation(word)
             else:
                 getattr(self, word.name)(word)
         value = self._previous(self.words[-1], None)
+        if _flipped(value):
+            raise ExportError("--layers: the outputs are in reversed order of time; end with flip, last or summary")
         when = "once, at the end of the sequence" if value.rank == 2 else "at every time step"
         self.lines.append(f"output: {value.ids.size} numbers {when}")
         return Built(lower(self.graph, [(None, value.ids)]).network, self.lines, self.source.unused())
@@ -264,31 +132,48 @@ class _Builder:
                 self.value = self.graph.one_hot(self._tokens(), width)
                 self.lines.append(f"one_hot: tokens of a vocabulary of {width}")
             else:
-                self.value = self.graph.source("input", [("B",), ("T",), (width,)])
+                self.input = self.value = self.graph.source("input", [("B",), ("T",), (width,)])
                 self.lines.append(f"input: {width}")
+            if self.flips % 2:
+                self.value = self.graph.flip(self.value, 1)
         if width is not None and self.value.ids.size != width:
             raise ExportError(f"{word} reads {width} numbers, but the value before it has {self.value.ids.size}")
         return self.value
 
+    @property
+    def flips(self) -> int:
+        """How often the sequence was turned round before its width was known."""
+        first = next((i for i, word in enumerate(self.words) if word.name not in ("flip", "one_hot")), 0)
+        return sum(word.name == "flip" for word in self.words[:first])
+
     def one_hot(self, word: Word) -> None:
-        if len(self.words) == 1 or self.words[1].name not in ("gru", "linear"):
+        following = next((w.name for w in self.words[1:] if w.name != "flip"), "")
+        if following not in ("gru", "bidirectional", "skip_connections", "linear"):
             raise ExportError("--layers: one_hot must be followed by gru or linear")
 
     def embedding(self, word: Word) -> None:
-        table = self.source.get(word.prefix + "weight", word, 2)
+        table = layouts.read_embedding(word, word.prefix, self.source)
         self.value = self.graph.embedding(self._tokens(), table)
         self.lines.append(f"{word}: tokens of a vocabulary of {table.shape[0]} -> {table.shape[1]}")
 
     def linear(self, word: Word) -> None:
-        W = self.source.get(word.prefix + "weight", word, 2)
-        b = self.source.find(word.prefix + "bias", word, 1)
-        self.value = self.graph.dense(self._previous(word, W.shape[1]), W, b)
+        W, b = layouts.read_linear(word, word.prefix, self.source)
+        value = self._previous(word, W.shape[1])
+        if b is not None and len(b) != len(W):
+            raise ExportError(f"{word}: a bias of {len(b)} numbers for {len(W)} outputs")
+        self.value = self.graph.dense(value, W, b)
         self.lines.append(f"{word}: {W.shape[1]} -> {W.shape[0]}{'' if b is not None else ', no bias'}")
 
     def batchnorm(self, word: Word) -> None:
-        scale, shift = batchnorm_affine(word, self.source)
+        scale, shift = layouts.read_batchnorm(word, word.prefix, self.source)
         self.value = self.graph.affine(self._previous(word, scale.size), scale, shift)
         self.lines.append(f"{word}: {scale.size}")
+
+    def prelu(self, word: Word) -> None:
+        slopes = layouts.read_prelu(word, word.prefix, self.source)
+        value = self._previous(word, slopes.size if slopes.size > 1 else None)
+        self.value = operations.prelu(operations.Context(self.graph, {}), value, slopes)
+        self.lines.append(str(word))
 
     def _activation(self, word: Word) -> None:
         value = self._previous(word, None)
@@ -298,56 +183,134 @@ class _Builder:
             self.value = self.graph.activation(value, word.activation)
         self.lines.append(str(word))
 
+    def add_input(self, word: Word) -> None:
+        value = self._previous(word, None)
+        if self.input is None or value.rank == 2 or _flipped(value) != _flipped(self.input):
+            raise ExportError(
+                f"--layers: {word} needs vectors as input, and a value for every time step in their order"
+            )
+        first = int(word.arguments[0]) if word.arguments and word.arguments[0].isdigit() else self.input.ids.size
+        if (
+            first != value.ids.size
+            or first > self.input.ids.size
+            or (word.arguments and not word.arguments[0].isdigit())
+        ):
+            raise ExportError(
+                f"{word}: {first} of {self.input.ids.size} inputs cannot be added to a value of {value.ids.size} numbers"
+            )
+        self.value = self.graph.add(value, self.input.take(2, slice(0, first)))
+        self.lines.append(f"{word}: input[:{first}] is added")
+
+    def flip(self, word: Word) -> None:
+        if self.value is not None:
+            self.value = self.graph.flip(self.value, 1)
+        self.lines.append("flip: from here on the sequence from its end to its start, or back")
+
     def last(self, word: Word) -> None:
         value = self._previous(word, None)
         self.value = self.graph.end(value, 1, -1, 0)
         self.lines.append("last: the value at the end of the sequence")
 
+    # ---- recurrent layers
+
     def gru(self, word: Word) -> None:
-        gru = Gru.read(word, self.source)
-        value = self._previous(word, gru.layers[0][0]["W"].shape[1])
+        layers = layouts.read_gru(word, word.prefix, self.source)
+        value = self._previous(word, layers[0][0].inputs)
         width, features = value.ids.size, value.ids.reshape(-1)
-        for number, directions in enumerate(gru.layers):
+        h0 = self._initial(word, layers)
+        for number, directions in enumerate(layers):
             self.ends = []
-            if directions[0]["W"].shape[1] != features.size:
+            if directions[0].inputs != features.size:
                 raise ExportError(
-                    f"{word}: layer {number} reads {directions[0]['W'].shape[1]} numbers, but gets {features.size}"
+                    f"{word}: layer {number} reads {directions[0].inputs} numbers, but gets {features.size}"
                 )
-            for direction, arrays in enumerate(directions):
-                if gru.h0 is not None:
-                    arrays = {**arrays, "h0": gru.h0[number, direction]}
-                suffix = f".l{number}" * (len(gru.layers) > 1) + "_reverse" * direction
+            for direction, cell in enumerate(directions):
+                initial = None if h0 is None else h0[number, direction]
+                suffix = f".l{number}" * (len(layers) > 1) + "_reverse" * direction
                 name = (word.prefix.rstrip(".") + suffix).lstrip(".")
-                options = {"gates": "rzn", "reset": "after", "direction": ("forward", "reverse")[direction]}
-                self.ends.append(self.graph.gru(features, arrays, options, None, name))
+                self.ends.append(self._cell(word, cell, features, direction == 1, name, initial))
             features = np.concatenate([node.ids for node in self.ends])
-        self.value = Tensor.of((("B",), ("T",), (features.size,)), features)
-        layers = f", {len(gru.layers)} layers" * (len(gru.layers) > 1)
+        self.value = Tensor.of((*value.dims[:2], (features.size,)), features)
+        layers_text = f", {len(layers)} layers" * (len(layers) > 1)
         directions_text = ", bidirectional" * (len(self.ends) > 1)
-        learned = f", initial state {word.option('h0')}" * (gru.h0 is not None)
-        self.lines.append(f"{word}: {width} -> {features.size}{layers}{directions_text}{learned}")
+        learned = f", initial state {word.option('h0')}" * (h0 is not None)
+        self.lines.append(f"{word}: {width} -> {features.size}{layers_text}{directions_text}{learned}")
+
+    def _cell(self, word: Word, cell: Cell, features: Ids, reverse: bool, name: str, h0: Array | None = None) -> Node:
+        """One direction of one layer, in the order of time that the value before it has."""
+        arrays = cell.arrays if h0 is None else {**cell.arrays, "h0": h0}
+        flipped = self.value is not None and _flipped(self.value)
+        options = {**cell.options, "direction": "reverse" if reverse != flipped else "forward"}
+        return self.graph.gru(features, arrays, options, None, name)
+
+    def _initial(self, word: Word, layers: Layers) -> Array | None:
+        """The initial states [layers, directions, H]."""
+        name = word.option("h0")
+        if name is None:
+            return None
+        count, hidden = sum(map(len, layers)), layers[0][0].hidden
+        h0 = self.source.arrays.get(name)
+        if h0 is None or h0.size != count * hidden or h0.shape[-1] != hidden:
+            given = "no such array" if h0 is None else f"the shape {list(h0.shape)}"
+            raise ExportError(f"{word}: h0 must be an array of shape [{count}, 1, {hidden}], there is {given}")
+        self.source.used.add(name)
+        return h0.reshape(len(layers), len(layers[0]), hidden)
+
+    def _stack(self, word: Word, name: str) -> list[Cell]:
+        """The layers of a module that stands beside others."""
+        layers = layouts.read_gru(Word("gru", (name,), word.options), f"{name}.", self.source)
+        if any(len(directions) > 1 for directions in layers):
+            raise ExportError(f"{word}: {name} has two directions of its own")
+        return [directions[0] for directions in layers]
+
+    def bidirectional(self, word: Word) -> None:
+        stacks = [self._stack(word, name) for name in word.arguments]
+        value = self._previous(word, stacks[0][0].inputs)
+        self._previous(word, stacks[1][0].inputs)
+        for direction, (stack, name) in enumerate(zip(stacks, word.arguments)):
+            ids = value.ids.reshape(-1)
+            for number, cell in enumerate(stack):
+                if cell.inputs != ids.size:
+                    raise ExportError(
+                        f"{word}: layer {number} of {name} reads {cell.inputs} numbers, but gets {ids.size}"
+                    )
+                node = self._cell(word, cell, ids, direction == 1, name + f".l{number}" * (len(stack) > 1))
+                ids = node.ids
+            self.ends.append(node)
+        ids = np.concatenate([node.ids for node in self.ends])
+        self.value = Tensor.of((*value.dims[:2], (ids.size,)), ids)
+        self.lines.append(f"{word}: {value.ids.size} -> {ids.size}")
+
+    def skip_connections(self, word: Word) -> None:
+        outputs: list[Tensor] = []
+        cells = [(name, cell) for name in word.arguments for cell in self._stack(word, name)]
+        value = self._previous(word, cells[0][1].inputs)
+        for name, cell in cells:
+            reads = cat([value, *outputs[-1:]], 2)
+            if cell.inputs != reads.ids.size:
+                raise ExportError(f"{word}: {name} reads {cell.inputs} numbers, but gets {reads.ids.size}")
+            node = self._cell(word, cell, reads.ids.reshape(-1), False, name)
+            outputs.append(Tensor.of((*value.dims[:2], (node.width,)), node.ids))
+        self.value = cat(outputs, 2)
+        self.lines.append(f"{word}: {value.ids.size} -> {self.value.ids.size}")
 
     def _summary(self, ends: list[Node]) -> None:
         if not ends:
             raise ExportError("--layers: summary must follow a gru")
-        ids = np.concatenate([self.graph.ends(node.ids, ("last", "first")[i]) for i, node in enumerate(ends)])
+        edges = ["first" if node.options["direction"] == "reverse" else "last" for node in ends]
+        ids = np.concatenate([self.graph.ends(node.ids, edge) for node, edge in zip(ends, edges)])
         self.value = Tensor.of((("B",), (ids.size,)), ids)
         reverse = ", then of its reverse direction at the start" * (len(ends) > 1)
         self.lines.append(f"summary: the state of the last layer at the end of the sequence{reverse}")
 
 
-def batchnorm_affine(word: Word, source: Source) -> tuple[Array, Array]:
-    """Scale and shift of a batch normalisation in eval mode, in float64."""
-    mean, variance = (
-        source.get(word.prefix + name, word, 1).astype(np.float64) for name in ("running_mean", "running_var")
-    )
-    weight, bias = (source.find(word.prefix + name, word, 1) for name in ("weight", "bias"))
-    eps = word.option("eps")
-    try:
-        scale = (1 if weight is None else weight) / np.sqrt(variance + (1e-5 if eps is None else float(eps)))
-    except ValueError:
-        raise ExportError(f"--layers: eps of {word} must be a number") from None
-    return scale, (0 if bias is None else bias) - mean * scale
+_OF_STEPS = ("gru", "bidirectional", "skip_connections", "last", "summary", "flip")
+
+
+def _flipped(value: Tensor) -> bool:
+    """Whether the time runs backwards."""
+    dims: tuple[Dim, ...] = value.dims
+    return ("R",) in dims
 
 
 # ---- inferring a chain
@@ -360,18 +323,28 @@ class _Module:
     outputs: int
 
 
-def infer(arrays: Arrays) -> list[Word]:
+Options = dict[str, dict[str, str]]
+"""For each module's name options of its word."""
+
+
+def infer(arrays: Arrays, said: Options | None = None) -> list[Word]:
     """The chain that the names and shapes of a checkpoint leave no choice about.
 
     Only ``[embedding] gru ... gru [linear]`` is inferred, with an output for every time step and nothing between the layers:
     an activation leaves no trace in a checkpoint.
+
+    Parameters
+    ----------
+    arrays : dict
+    said : dict, optional
+        What is known about hand-written cells.
 
     Raises
     ------
     ExportError
         If there is a choice; the message lists the chains in the ``--layers`` language.
     """
-    modules = list(_modules(arrays))
+    modules = list(_modules(arrays, said or {}))
     if len(modules) > _MOST_MODULES:
         raise ExportError(
             f"the checkpoint has {len(modules)} modules, too many to find their order; write it out with --layers"
@@ -415,44 +388,53 @@ def _text(chain: list[_Module], before: list[Word] | None = None, activation: st
     return " ".join(parts)
 
 
-def _modules(arrays: Arrays) -> Iterator[list[_Module]]:
+def _modules(arrays: Arrays, said: Options) -> Iterator[list[_Module]]:
     """For each module of a checkpoint what it can be."""
-    groups: dict[str, dict[str, Array]] = {}
+    claimed: set[str] = set()
+    found: list[tuple[int, list[_Module]]] = []
+    names = list(arrays)
+    for prefix in sorted(layouts.recurrent_prefixes(names), key=len):
+        if any(name.startswith(prefix) for name in claimed if prefix):
+            continue  # a cell of a stack that was read as a whole
+        path = prefix.rstrip(".")
+        word = Word("gru", (path,) if path else (), tuple(said.get(path, {}).items()))
+        source = Source(arrays)
+        layers = layouts.read_gru(word, prefix, source)
+        claimed |= source.used
+        outputs = sum(cell.hidden for cell in layers[-1])
+        found.append((min(map(names.index, source.used)), [_Module(word, layers[0][0].inputs, outputs)]))
+
+    groups: dict[str, Arrays] = {}
     for name, array in arrays.items():
-        path, _, suffix = name.rpartition(".")
-        groups.setdefault(path, {})[suffix] = array
+        if name not in claimed:
+            path, _, suffix = name.rpartition(".")
+            groups.setdefault(path, {})[suffix] = array
     for path, group in groups.items():
-        arguments = (path,) if path else ()
-        weight = group.get("weight", np.zeros(()))
-        if any(suffix.startswith("weight_ih") for suffix in group):
-            word = Word("gru", arguments)
-            source = Source(arrays)
-            gru = Gru.read(word, source)
-            _check_known(path, group, {name.rpartition(".")[2] for name in source.used})
-            yield [_Module(word, gru.layers[0][0]["W"].shape[1], sum(d["U"].shape[1] for d in gru.layers[-1]))]
-        elif "running_mean" in group:
-            _check_known(path, group, {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
-            size = group["running_mean"].size
-            yield [_Module(Word("batchnorm", arguments), size, size)]
-        elif weight.ndim == 2:
-            _check_known(path, group, {"weight", "bias"})
-            outputs, inputs = weight.shape
-            linear = _Module(Word("linear", arguments), inputs, outputs)
-            yield [linear] if "bias" in group else [_Module(Word("embedding", arguments), 0, inputs), linear]
+        found.append((names.index(f"{path}.{next(iter(group))}".lstrip(".")), _plain_modules(path, group)))
+    yield from (kinds for _, kinds in sorted(found, key=lambda item: item[0]))
+
+
+def _plain_modules(path: str, group: Arrays) -> list[_Module]:
+    """What the arrays below one name can be, none of them recurrent."""
+    arguments = (path,) if path else ()
+    prefix = f"{path}." if path else ""
+    own = {prefix + suffix: array for suffix, array in group.items()}
+    kinds = []
+    for name in layouts.without_memory(group):
+        word, source = Word(name, arguments), Source(own)
+        if name == "linear":
+            W, _ = layouts.read_linear(word, prefix, source)
+            kinds.append(_Module(word, W.shape[1], W.shape[0]))
+        elif name == "embedding":
+            kinds.append(_Module(word, 0, layouts.read_embedding(word, prefix, source).shape[1]))
         else:
-            shapes = ", ".join(
-                f"{path + '.' if path else ''}{suffix} {list(array.shape)}" for suffix, array in group.items()
-            )
-            raise ExportError(
-                f"not understood: {shapes}; write out the chain with --layers, or export the module itself"
-            )
-
-
-def _check_known(path: str, group: dict[str, Array], known: set[str]) -> None:
-    unknown = sorted(set(group) - known)
-    if unknown:
-        name = f"{path}.{unknown[0]}".lstrip(".")
-        raise ExportError(f"not understood: {name} {list(group[unknown[0]].shape)}; write out the chain with --layers")
+            size = layouts.read_batchnorm(word, prefix, source)[0].size
+            kinds.append(_Module(word, size, size))
+    if not kinds:
+        raise ExportError(
+            f"not understood: {layouts.shapes(own)}; write out the chain with --layers, or export the module itself"
+        )
+    return kinds
 
 
 def _chains(chain: list[_Module], left: list[list[_Module]]) -> Iterator[list[_Module]]:

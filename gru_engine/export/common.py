@@ -9,7 +9,7 @@ as golden vectors, so that the same check can be made on any machine later.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,7 @@ def gru_arrays(
     *,
     columns: bool = False,
     concatenated: str | None = None,
+    gates: int = 3,
 ) -> dict[str, Array]:
     """The arrays of a GRU, in whatever orientation, as the arguments of ``Network.gru``.
 
@@ -72,6 +73,8 @@ def gru_arrays(
         Whether a gate is a block of columns, as in Keras and Flax, instead of rows, as in PyTorch and ONNX.
     concatenated : {"xh", "hx"}, optional
         W acts on the concatenation of input and state, in this order, and holds U too.
+    gates : int
+        How many gates there are: 2 in a GRU without a reset gate.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def gru_arrays(
     """
     W = np.asarray(W).T if columns else np.asarray(W)
     if concatenated is not None:
-        hidden = W.shape[0] // 3
+        hidden = W.shape[0] // gates
         W, U = np.split(W, [hidden if concatenated == "hx" else W.shape[1] - hidden], axis=1)
         W, U = (U, W) if concatenated == "hx" else (W, U)
     elif columns:
@@ -150,6 +153,8 @@ def save(
     dtype: str = "float32",
     threshold: float = THRESHOLD,
     metadata: dict[str, Any] | None = None,
+    inputs: Array | None = None,
+    golden_steps: Sequence[int] = _GOLDEN_STEPS,
 ) -> list[Comparison]:
     """Check an export on random inputs, and write it with golden vectors.
 
@@ -170,6 +175,10 @@ def save(
         See ``compare``.
     metadata : dict, optional
         Is added to the network's.
+    inputs : array, optional
+        What to run instead of ``random_inputs``: where some inputs mean something else to the framework, such as padding.
+    golden_steps : sequence of int
+        Lengths of the sequences that are kept in the file: the first steps of so many rows of the inputs.
 
     Returns
     -------
@@ -185,7 +194,7 @@ def save(
     """
     import gru_engine  # it imports the compiled engine, which this module must not need
 
-    x = random_inputs(net)
+    x = random_inputs(net) if inputs is None else inputs
     y_reference = reference.run(net, x)
     y_engine = np.asarray(gru_engine.load(net.tobytes()).run(x))
     comparisons = [compare("engine and float64 reference", y_engine, y_reference, threshold)]
@@ -197,7 +206,7 @@ def save(
         comparisons.append(compare(f"engine and {framework_name}", y_engine, y_framework, threshold))
 
     golden = []
-    for row, steps in enumerate(_GOLDEN_STEPS):
+    for row, steps in enumerate(golden_steps):
         expected = np.asarray(outputs(x[:, :steps])[row], np.float32)
         golden.append((x[row, :steps], expected, threshold * float(np.abs(expected).max())))
     if dtype != "float32":

@@ -282,7 +282,7 @@ class Graph:
                 raise ExportError(
                     "tokens are used as numbers; they can only be looked up in a table or made one-hot vectors"
                 )
-            if node.operation == "state":
+            if node.operation == "state" and not node.options.get("open"):
                 raise ExportError(
                     f"the {node.name} is used in the computation: beside its one input, a network has initial states of GRUs only"
                 )

@@ -159,6 +159,10 @@ class _Lowering:
             sources, W = self._matrix(node.inputs[0], node.arrays["W"][cut], key.end)
             bias = {"b": node.arrays["b"][cut]} if "b" in node.arrays else {}
             return Step("dense", [sources], node.name, {"W": W, **bias})
+        if node.operation == "state":
+            raise ExportError(
+                f"the {node.name} is used in the computation: beside its one input, a network has initial states of GRUs only"
+            )
         raise AssertionError(node.operation)
 
     def _matrix(self, ids: Ids, W: Array, end: str) -> tuple[list[Key], Array]:

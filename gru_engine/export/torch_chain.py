@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gru_engine.export.chain import Arrays, Gru, Source, Word
+from gru_engine.export.chain import Arrays, Source, Word
 from gru_engine.export.common import Array
+from gru_engine.export.layouts import find_layout, read_gru
 
 _FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -30,6 +31,24 @@ _FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "softmax": lambda x: torch.softmax(x, -1),
     "log_softmax": lambda x: torch.log_softmax(x, -1),
 }
+
+
+_NAMES = {"embedding": "weight", "linear": "weight", "batchnorm": "running_var"}
+
+
+def can_run(words: list[Word], arrays: Arrays) -> bool:
+    """Whether a chain is made of PyTorch's own layers; hand-written cells and arrays that were named one by one are not."""
+    for word in words:
+        if word.name == "gru":
+            layout = find_layout(word, word.prefix, arrays)
+            if layout is None or not layout.name.endswith("of PyTorch"):
+                return False
+        elif word.name in _NAMES:
+            if word.prefix + _NAMES[word.name] not in arrays or (word.options and word.name != "batchnorm"):
+                return False
+        elif word.name not in _FUNCTIONS and word.name not in ("one_hot", "last", "summary"):
+            return False
+    return True
 
 
 def run_chain(words: list[Word], arrays: Arrays) -> Callable[[Array], Array]:
@@ -76,20 +95,21 @@ def _tensor(word: Word, source: Source, name: str, ndim: int) -> Any:
 
 def _gru(word: Word, source: Source) -> tuple[Any, torch.Tensor]:
     """An ``nn.GRU`` and its initial state [layers * directions, 1, H]."""
-    arrays = Gru.read(word, source)
-    first = arrays.layers[0][0]
-    (_, inputs), (_, hidden) = first["W"].shape, first["U"].shape
-    layers, directions = len(arrays.layers), len(arrays.layers[0])
-    gru = nn.GRU(inputs, hidden, layers, "b_x" in first, batch_first=True, bidirectional=directions == 2)
+    read = read_gru(word, word.prefix, source)
+    first = read[0][0]
+    inputs, hidden = first.inputs, first.hidden
+    layers, directions = len(read), len(read[0])
+    gru = nn.GRU(inputs, hidden, layers, "b_x" in first.arrays, batch_first=True, bidirectional=directions == 2)
     names = {"W": "weight_ih", "U": "weight_hh", "b_x": "bias_ih", "b_h": "bias_hh"}
     state = {
         f"{names[key]}_l{number}{suffix}": torch.from_numpy(array)
-        for number, layer in enumerate(arrays.layers)
-        for suffix, direction in zip(("", "_reverse"), layer)
-        for key, array in direction.items()
+        for number, layer in enumerate(read)
+        for suffix, cell in zip(("", "_reverse"), layer)
+        for key, array in cell.arrays.items()
     }
     gru.load_state_dict(state)
-    h0 = np.zeros((layers * directions, hidden)) if arrays.h0 is None else arrays.h0.reshape(-1, hidden)
+    name = word.option("h0")
+    h0 = np.zeros((layers * directions, hidden)) if name is None else source.arrays[name].reshape(-1, hidden)
     return gru.eval(), torch.from_numpy(h0)[:, None].float()
 
 

@@ -11,8 +11,7 @@ Here are the layers and whatever moves axes and features; ``gru_engine.export.to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,27 +19,16 @@ import numpy as np
 import torch
 
 from gru_engine.export import graph as symbolic
+from gru_engine.export import operations
 from gru_engine.export.common import Array, ExportError, gru_arrays
-from gru_engine.export.graph import AxisError, Graph, Ids, Tensor, axis_text, is_features
+from gru_engine.export.graph import AxisError, Ids, Tensor, axis_text, is_features
+from gru_engine.export.operations import Context, all_variable, axis_of, initial_states, parts, variable
 
 Arguments = SimpleNamespace
 """Of an operation, by the names of its schema."""
 Handler = Callable[["Context", SimpleNamespace], Any]
 HANDLERS: dict[str, Handler] = {}
 """For each operation's name what to do. ``gru_engine.export.torch_math`` adds the arithmetic."""
-
-
-@dataclass
-class Context:
-    """The graph in the making, and the example sizes of batch and time.
-
-    ``absolute`` and ``one_more`` remember, by their ids, which tensors are abs(x) and abs(x) + 1 of which x.
-    """
-
-    graph: Graph
-    sizes: dict[str, int]
-    absolute: dict[bytes, Tensor] = field(default_factory=dict)
-    one_more: dict[bytes, Tensor] = field(default_factory=dict)
 
 
 def handles(*names: str) -> Callable[[Handler], Handler]:
@@ -60,13 +48,6 @@ def to_numpy(t: torch.Tensor) -> Array:
     return array
 
 
-def variable(value: Any, what: str) -> Tensor:
-    """The value, which must depend on the input."""
-    if not isinstance(value, Tensor):
-        raise ExportError(f"{what} is a constant")
-    return value
-
-
 def constant(value: Any, what: str) -> torch.Tensor:
     """The value, which must not depend on the input."""
     if not isinstance(value, torch.Tensor):
@@ -74,41 +55,18 @@ def constant(value: Any, what: str) -> torch.Tensor:
     return value
 
 
-def axis_of(t: Tensor, dim: int) -> int:
-    """The number of an axis that may be counted from the end."""
-    return dim % t.rank if t.rank else 0
-
-
-def _beside(c: Context, t: Tensor, constant: Any) -> tuple[Tensor, Array]:
-    """A tensor and a constant broadcast to each other: the constant as an array that fits ``ids``."""
-    if not isinstance(constant, torch.Tensor):
-        return t, np.asarray(constant, np.float64)
-    if constant.is_complex():
+def beside_array(value: Any) -> Array:
+    """A number or a constant tensor that stands beside a value."""
+    if not isinstance(value, torch.Tensor):
+        return np.asarray(value, np.float64)
+    if value.is_complex():
         raise ExportError("complex numbers are not supported")
-    value = constant.detach().cpu().numpy() if not constant.dtype.is_floating_point else to_numpy(constant)
-    rank = max(t.rank, value.ndim)
-    own = [()] * (rank - t.rank) + list(t.dims)
-    value = value.reshape((1,) * (rank - value.ndim) + value.shape)
-    dims, shape = [], []
-    for axis, dim in enumerate(own):
-        if not is_features(dim):
-            if not (value == value.take([0], axis)).all():
-                raise ExportError(f"a constant that is combined with {t} differs along the {axis_text(dim)} axis")
-            value = value.take([0], axis)
-        elif not dim and value.shape[axis] in c.sizes.values():
-            raise AxisError(f"a constant repeats {t} over batch or time")
-        elif not dim and value.shape[axis] > 1:
-            dim = (value.shape[axis],)
-        dims.append(dim)
-        shape += [value.shape[axis] if is_features(dim) else 1 for f in dim if isinstance(f, int)]
-    return t.expand(dims), value.reshape(shape)
+    return to_numpy(value) if value.dtype.is_floating_point else np.asarray(value.detach().cpu().numpy())
 
 
 def affine(c: Context, t: Tensor, scale: Any, shift: Any) -> Tensor:
     """``t * scale + shift``, of which at most one is more than a number."""
-    t, scale = _beside(c, t, scale)
-    t, shift = _beside(c, t, shift)
-    return c.graph.affine(t, scale, shift)
+    return operations.affine(c, t, beside_array(scale), beside_array(shift))
 
 
 # ---- operations that change nothing
@@ -175,35 +133,12 @@ def _squeeze(c: Context, a: Arguments) -> Any:
 
 @handles("select")
 def _select(c: Context, a: Arguments) -> Any:
-    t, dim = a.self, axis_of(a.self, a.dim)
-    if is_features(t.dims[dim]):
-        return t.select(dim, a.index)
-    return c.graph.end(t, dim, a.index, t.shape(c.sizes)[dim])
+    return operations.select(c, a.self, axis_of(a.self, a.dim), a.index)
 
 
 @handles("slice")
 def _slice(c: Context, a: Arguments) -> Any:
-    t, dim = a.self, axis_of(a.self, a.dim)
-    size = t.shape(c.sizes)[dim]
-    start, stop, step = slice(a.start, a.end, a.step).indices(size)
-    if (start, stop, step) == (0, size, 1):
-        return t
-    if not is_features(t.dims[dim]):
-        raise ExportError(
-            f"a part of the {axis_text(t.dims[dim])} axis is taken ({start}:{stop}:{step}), only features can be"
-        )
-    return t.take(dim, slice(start, stop, step))
-
-
-def parts(c: Context, t: Tensor, sizes: Sequence[int], dim: int) -> list[Tensor]:
-    """Pieces of the given sizes along an axis of features."""
-    dim, start, pieces = axis_of(t, dim), 0, []
-    if not is_features(t.dims[dim]) and len(sizes) > 1:
-        raise ExportError(f"the {axis_text(t.dims[dim])} axis is split; only features can be")
-    for size in sizes:
-        pieces.append(t.take(dim, slice(start, start + size)))
-        start += size
-    return pieces
+    return operations.sliced(c, a.self, axis_of(a.self, a.dim), slice(a.start, a.end, a.step))
 
 
 @handles("split")
@@ -244,28 +179,21 @@ def _index(c: Context, a: Arguments) -> Any:
     return a.self.take(used[0][0], used[0][1].numpy())
 
 
-def _allvariable(tensors: Sequence[Any], what: str) -> list[Tensor]:
-    for t in tensors:
-        if not isinstance(t, Tensor):
-            raise ExportError(f"{what} joins a constant to values that depend on the input")
-    return list(tensors)
-
-
 @handles("cat", "concat", "concatenate")
 def _cat(c: Context, a: Arguments) -> Any:
-    tensors = _allvariable(a.tensors, "a concatenation")
+    tensors = all_variable(a.tensors, "a concatenation")
     return symbolic.cat(tensors, axis_of(tensors[0], a.dim))
 
 
 @handles("hstack")
 def _hstack(c: Context, a: Arguments) -> Any:
-    tensors = _allvariable(a.tensors, "a concatenation")
+    tensors = all_variable(a.tensors, "a concatenation")
     return symbolic.cat(tensors, min(1, tensors[0].rank - 1))
 
 
 @handles("stack")
 def _stack(c: Context, a: Arguments) -> Any:
-    tensors = _allvariable(a.tensors, "a stack")
+    tensors = all_variable(a.tensors, "a stack")
     dim = a.dim % (tensors[0].rank + 1)
     return symbolic.cat([t.unsqueeze(dim) for t in tensors], dim)
 
@@ -280,27 +208,12 @@ def _flip(c: Context, a: Arguments) -> Any:
 
 @handles("expand")
 def _expand(c: Context, a: Arguments) -> Any:
-    t, added = a.self, len(a.size) - a.self.rank
-    own = [()] * added + list(t.dims)
-    have = [1] * added + list(t.shape(c.sizes))
-    dims = [d if size in (-1, n) else (size,) for d, n, size in zip(own, have, a.size)]
-    if any(size in c.sizes.values() for d, n, size in zip(own, have, a.size) if size not in (-1, n)):
-        raise AxisError(f"{t} is repeated over batch or time")
-    return t.expand(dims)
+    return operations.expanded(c, a.self, a.size)
 
 
 @handles("repeat", "tile")
 def _repeat(c: Context, a: Arguments) -> Any:
-    repeats = list(getattr(a, "repeats", None) or a.dims)
-    t = a.self
-    for _ in range(len(repeats) - t.rank):
-        t = t.unsqueeze(0)
-    for dim, n in enumerate([1] * (t.rank - len(repeats)) + repeats):
-        if n != 1:
-            if n in c.sizes.values():
-                raise AxisError(f"{t} is repeated over batch or time")
-            t = symbolic.cat([t] * n, dim)
-    return t
+    return operations.repeated(c, a.self, list(getattr(a, "repeats", None) or a.dims))
 
 
 # ---- layers with weights
@@ -350,15 +263,9 @@ def _addmm(c: Context, a: Arguments) -> Any:
 
 @handles("_native_batch_norm_legit_no_training")
 def _batch_norm(c: Context, a: Arguments) -> Any:
-    t = a.input
-    if t.rank < 2 or not is_features(t.dims[1]):
-        kind = axis_text(t.dims[1]) if t.rank > 1 else "missing"
-        raise AxisError(f"BatchNorm1d normalises axis 1, which is {kind} in {t}; it must be the features")
-    mean, variance = (constant(v, "a running statistic").double() for v in (a.running_mean, a.running_var))
-    scale = (variance + a.eps).rsqrt() * (1 if a.weight is None else a.weight.double())
-    shift = (0 if a.bias is None else a.bias.double()) - mean * scale
-    shape = [-1 if axis == 1 else 1 for axis in range(t.rank)]
-    return affine(c, affine(c, t, scale.reshape(shape), 0.0), 1.0, shift.reshape(shape)), None, None
+    mean, variance = (constant(v, "a running statistic").double().numpy() for v in (a.running_mean, a.running_var))
+    weight, bias = (None if v is None else to_numpy(v) for v in (a.weight, a.bias))
+    return operations.normalised(c, a.input, (mean, variance), weight, bias, a.eps), None, None
 
 
 @handles("_native_batch_norm_legit", "native_batch_norm", "_native_batch_norm_legit_functional")
@@ -370,23 +277,8 @@ def _batch_statistics(c: Context, a: Arguments) -> Any:
 
 
 def _initial(c: Context, hx: Any, batch: symbolic.Dim) -> tuple[list[Array | None], list[Ids | None]]:
-    """The initial states of all layers and directions: constants, or ids of a state that is an input. hx is [L*D, B, H]."""
-    if isinstance(hx, Tensor):
-        if hx.dims[1] != batch or not is_features(hx.dims[0]):
-            raise AxisError(f"the initial state of a GRU is {hx}, expected [layers, {axis_text(batch)}, units]")
-        ids, _ = hx.spread(0)
-        numbers = c.graph.node_numbers(ids.reshape(-1))
-        if any(c.graph.nodes[n].operation != "state" for n in np.unique(numbers)):
-            raise ExportError(
-                "the initial state of a GRU is computed from the input; export the two parts (such as encoder and decoder) by "
-                "themselves and pass the state between them"
-            )
-        rows = [row.reshape(-1) for row in ids]
-        return [None] * len(rows), list(rows)
-    states = to_numpy(hx)
-    if not (states == states[:, :1]).all():
-        raise ExportError("the initial state of a GRU is a constant that differs along the batch axis")
-    return [row if row.any() else None for row in states[:, 0]], [None] * len(states)
+    """The initial states of all layers and directions. hx is [L*D, B, H]."""
+    return initial_states(c, hx if isinstance(hx, Tensor) else to_numpy(hx), batch)
 
 
 @handles("gru")

@@ -23,7 +23,8 @@ from torch.utils import _pytree as pytree
 from gru_engine.export import torch_math  # noqa: F401  it adds to the handlers
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Graph, Tensor
-from gru_engine.export.torch_ops import HANDLERS, Context
+from gru_engine.export.operations import Context
+from gru_engine.export.torch_ops import HANDLERS
 
 _TORCH = os.path.dirname(torch.__file__)
 _SILENT = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range")

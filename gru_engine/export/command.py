@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command lines in ``tools/`` share: the options of every export, metadata, saving and what is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import click
+
+from gru_engine.export import chain, common
+from gru_engine.export.common import ExportError
+from gru_engine.network import Network
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--metadata",
+        type=click.File("rb"),
+        help="A JSON object to be put into the file, such as the meaning of tokens (Model.metadata).",
+    ),
+    click.option("--dtype", default="float32", show_default=True, help="Type of the weights in the file."),
+    click.option(
+        "--threshold",
+        default=common.THRESHOLD,
+        show_default=True,
+        help="Largest accepted difference, relative to the largest output.",
+    ),
+)
+
+
+def source(name: str) -> Callable[[F], F]:
+    """The argument that is read, an existing file, and OUT, the file that is written."""
+
+    def decorate(function: F) -> F:
+        function = click.argument("out", type=click.Path(dir_okay=False, path_type=Path))(function)
+        return click.argument(name, type=click.Path(exists=True, dir_okay=False, path_type=Path))(function)
+
+    return decorate
+
+
+def options(function: F) -> F:
+    """The options that every export has: metadata, dtype, threshold."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Whatever a user got wrong becomes a message of the command line."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:  # ExportError is a ValueError
+        raise click.ClickException(str(error)) from error
+
+
+def read_metadata(file: IO[bytes]) -> dict[str, Any]:
+    """The JSON object of a file."""
+    try:
+        metadata = json.load(file)
+    except ValueError as error:
+        raise ExportError(f"--metadata {file.name} is not JSON: {error}") from None
+    if not isinstance(metadata, dict):
+        raise ExportError(f"--metadata {file.name} must be a JSON object, got {type(metadata).__name__}")
+    return metadata
+
+
+def show(built: chain.Built) -> None:
+    """What was understood."""
+    for line in built.lines:
+        click.echo(f"  {line}")
+
+
+def save(
+    net: Network,
+    out: Path,
+    origin: dict[str, Any],
+    run: common.Run | None = None,
+    framework: str = "",
+    *,
+    metadata: IO[bytes] | None,
+    dtype: str,
+    threshold: float,
+    inputs: common.Array | None = None,
+) -> None:
+    """Check and write a network, and print how it went.
+
+    Parameters
+    ----------
+    net : Network
+    out : path
+    origin : dict
+        Where the network comes from; becomes the entry ``"source"`` of its metadata.
+    run : callable, optional
+        Runs the model that the network was made from; see ``common.save``.
+    framework : str
+        What to call it.
+    metadata, dtype, threshold
+        The options.
+    inputs : array, optional
+        See ``common.save``.
+    """
+    if metadata is not None:
+        net.metadata.update(read_metadata(metadata))
+    click.echo(net.summary())
+    net.metadata["source"] = {key: value for key, value in origin.items() if value is not None}
+    for comparison in common.save(net, out, run, framework, dtype=dtype, threshold=threshold, inputs=inputs):
+        click.echo(comparison)
+    click.echo(f"{out}: {out.stat().st_size} bytes")

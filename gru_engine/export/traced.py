@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model that was followed, beside its network: what its axes may mean, which of its results are states, and how to run it.
+
+For exporters that follow a model operation by operation with ``gru_engine.export.graph``; a framework's module adds how its
+models are executed (``Traced.call``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gru_engine import reference
+from gru_engine.export import common
+from gru_engine.export.common import Array, ExportError
+from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Node, Tensor
+from gru_engine.export.lowering import Lowered, lower
+from gru_engine.network import Network
+
+PRIMES = [n for n in range(5, 1000) if all(n % k for k in range(2, n))]
+
+THRESHOLD_FLOAT64 = 1e-6
+"""Largest accepted relative difference between a model in float64 and the reference; its constants are float32."""
+
+
+# ---- what the axes of the inputs may mean
+
+
+def layouts(shape: Sequence[int], floats: bool, states: bool) -> list[str]:
+    """The possible meanings of the input's axes, the likely ones first: of each a letter, B, T, F or 1.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of an example.
+    floats : bool
+        Whether the input is numbers, not tokens.
+    states : bool
+        Whether the model takes initial states beside it.
+    """
+    rank = len(shape)
+    if not floats:
+        plain = {0: [""], 1: ["B", "T"] if states else ["T", "B"], 2: ["BT", "TB"]}.get(rank, [])
+    elif rank < 3:
+        plain = {1: ["F", "T"], 2: ["BF", "TF", "BT", "TB"]}.get(rank, [])
+    else:
+        features = "F" * (rank - 2)
+        plain = [f"BT{features}", f"TB{features}", f"B{features}T"]
+
+    def without(letters: str) -> list[str]:
+        """The layouts in which all the given axes have size 1 in the example and are taken for no axes."""
+        ones = [{c for c, n in zip(layout, shape) if n == 1} for layout in plain]
+        return [
+            "".join("1" if c in letters else c for c in layout)
+            for layout, one in zip(plain, ones)
+            if set(letters) <= one
+        ]
+
+    # A model that takes one step and its state may really mean an axis of size 1 where the time stands.
+    ordered = [*without("T"), *plain, *without("BT"), *without("B")] if states else [*plain, *without("B")]
+    return list(dict.fromkeys(ordered))
+
+
+def input_dims(layout: str, shape: Sequence[int]) -> list[Dim]:
+    """The axes of the input."""
+    if len(layout) != len(shape) or not set(layout) <= set("BTF1") or layout.count("B") > 1 or layout.count("T") > 1:
+        raise ExportError(
+            f"axes {layout!r} do not describe an input of shape {list(shape)}: one of B, T, F, 1 for each"
+        )
+    return [(c,) if c in "BT" else () if c == "1" else (n,) for c, n in zip(layout, shape)]
+
+
+def state_dims(shape: Sequence[int], batch: int | None) -> list[Dim]:
+    """The axes of an initial state: [layers, batch, units] or [batch, units], where there is a batch of the given size."""
+    dims: list[Dim] = [(n,) for n in shape]
+    if batch is not None:
+        likely = [1, 0, 2] if len(shape) == 3 else range(len(shape))
+        found = [i for i in likely if shape[i] == batch]
+        if not found:
+            raise AxisError(f"an initial state of shape {list(shape)} has no axis of the batch's size {batch}")
+        dims[found[0]] = ("B",)
+    return dims
+
+
+def example_sizes(numbers: Iterable[int], letters: Iterable[str]) -> dict[str, int]:
+    """Sizes for batch and time that occur nowhere else in a model, nor divide its numbers."""
+    wanted = {n for n in numbers if n}
+    primes = [p for p in PRIMES if all(n % p for n in wanted)]
+    sizes = dict(zip(letters, primes))
+    sizes.setdefault("B", primes[2])
+    sizes["R"] = sizes.setdefault("T", primes[3])
+    return sizes
+
+
+# ---- outputs and states
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Which of the returned values are outputs, and which are the states of the GRUs.
+
+    ``who`` is what returns them, in messages; ``labels`` what to call each of them.
+    """
+
+    graph: Graph
+    places: list[Any]
+    returned: list[Any]
+    who: str
+    labels: list[str]
+
+    def _grus(self, value: Any) -> list[tuple[Node, int]] | None:
+        """If a value is nothing but new states of GRUs: for each feature the GRU and the unit."""
+        if not isinstance(value, Tensor) or has_time(value):
+            return None
+        found = []
+        for id, number in zip(value.ids.reshape(-1).tolist(), self.graph.node_numbers(value.ids.reshape(-1)).tolist()):
+            node, unit = self.graph.nodes[number], id - self.graph.nodes[number].first
+            if node.operation in ("last", "first"):
+                source = self.graph.nodes[int(self.graph.node_numbers(node.inputs[0][:1])[0])]
+                if source.options.get("direction") != {"last": "forward", "first": "reverse"}[node.operation]:
+                    return None
+                node = source
+            if node.operation != "gru":
+                return None
+            found.append((node, unit))
+        return found
+
+    def _continues(self, value: Any, state: Tensor) -> bool:
+        """Whether a value is the new state of exactly what ``state`` was the old one of."""
+        units = self._grus(value)
+        if units is None or value.dims != state.dims:
+            return False
+        return [node.options.get("state", {unit: -1})[unit] for node, unit in units] == state.ids.reshape(-1).tolist()
+
+    def _states(self) -> list[Tensor]:
+        tensors = [place for place in self.places if isinstance(place, Tensor)]
+        kinds = [self.graph.nodes[int(self.graph.node_numbers(t.ids.reshape(-1)[:1])[0])].operation for t in tensors]
+        return [t for t, kind in zip(tensors, kinds) if kind == "state"]
+
+    def choose(self) -> list[int]:
+        """The numbers of the returned values that are outputs."""
+        tensors = [i for i, value in enumerate(self.returned) if value is not None]
+        states = self._states()
+        if not has_time(self.places[0]):
+            for state in states:
+                if not any(self._continues(value, state) for value in self.returned):
+                    raise ExportError(
+                        f"{self.who} takes one time step and a state of shape {state}, but returns no new state with the "
+                        "same axes"
+                    )
+            values = [i for i in tensors if not any(self._continues(self.returned[i], state) for state in states)]
+            distinct = {
+                str(self.returned[i].ids.tolist()): i for i in reversed(tensors) if isinstance(self.returned[i], Tensor)
+            }
+            return values or sorted(distinct.values())
+        if not any(has_time(self.returned[i]) for i in tensors):
+            return tensors
+        chosen = []
+        for i in tensors:
+            if self._grus(self.returned[i]) is None:
+                chosen.append(i)
+            elif states and not any(self._continues(self.returned[i], state) for state in states):
+                raise ExportError(
+                    f"the state that {self.who} returns as {self.labels[i]} is arranged in another way than the one it takes"
+                )
+        return chosen
+
+    def lowered(self, names: Sequence[str | None], outputs: Sequence[int] | None) -> tuple[Network, dict[str, Any]]:
+        """The network, and the fields of ``Traced`` that say how the model's results correspond to the network's."""
+        chosen = self.choose() if outputs is None else list(outputs)
+        for i in chosen:
+            if not 0 <= i < len(self.returned):
+                raise ExportError(f"outputs: {self.who} returns {len(self.returned)} values, there is no value {i}")
+            if not isinstance(self.returned[i], Tensor):
+                raise ExportError(f"{self.labels[i]} that {self.who} returns does not depend on the input")
+            if any("R" in dim for dim in self.returned[i].dims):
+                raise ExportError(f"{self.labels[i]} that {self.who} returns is in reversed time order")
+        rates = {has_time(self.returned[i]) for i in chosen}
+        if len(rates) > 1 and has_time(self.places[0]):
+            raise ExportError(
+                f"{self.who} returns values of every time step and values of the whole sequence "
+                f"({', '.join(f'{i}: {self.returned[i]}' for i in chosen)}); choose with outputs="
+            )
+        if not chosen:
+            raise ExportError(f"{self.who} returns nothing that depends on the input")
+        result = lower(self.graph, [(names[i], self.returned[i].ids) for i in chosen])
+        positions = _positions(result)
+        finals = {}
+        for i, value in enumerate(self.returned):
+            units = self._grus(value)
+            if units is not None:
+                places = [positions[id(node)] + unit if id(node) in positions else -1 for node, unit in units]
+                finals[i] = (value, np.array(places))
+        return result.network, {
+            "places": self.places,
+            "outputs": {i: self.returned[i] for i in chosen},
+            "state_places": dict(_state_ids(result, positions)),
+            "finals": finals,
+        }
+
+
+def has_time(value: Any) -> bool:
+    """Whether a value has a time axis."""
+    return isinstance(value, Tensor) and any(f in ("T", "R") for dim in value.dims for f in dim)
+
+
+def _positions(lowered: Lowered) -> dict[int, int]:
+    """For each GRU node (by ``id``) where its hidden state starts in the network's state."""
+    positions, start = {}, 0
+    for node in lowered.grus:
+        positions[id(node)] = start
+        start += node.width
+    return positions
+
+
+def _state_ids(lowered: Lowered, positions: dict[int, int]) -> Iterator[tuple[int, int]]:
+    for node in lowered.grus:
+        for unit, state_id in enumerate(node.options.get("state", ())):
+            yield state_id, positions[id(node)] + unit
+
+
+# ---- the model beside its network
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A model, the network made from it, and how the arrays of the one correspond to those of the other."""
+
+    network: Network
+    places: list[Any]  # the model's arguments: axes of the input and of states, or anything else
+    outputs: dict[int, Tensor]  # by number among the returned values
+    state_places: dict[int, int]  # id of a feature of an initial state -> its place in the network's state
+    finals: dict[int, tuple[Tensor, Ids]]  # returned states: axes, and places in the network's state (-1: none)
+
+    def call(self, arguments: list[Any], lengths: Array | None) -> list[Any]:
+        """Run the model: an argument for each of ``places``, in float64 where it is numbers; and return its results."""
+        raise NotImplementedError
+
+    @property
+    def takes_state(self) -> bool:
+        """Whether the model takes initial states."""
+        return bool(self.state_places)
+
+    def _is_state(self, place: Any) -> bool:
+        width = 1 if self.network.vocab_size is not None else self.network.input_size or 0
+        return isinstance(place, Tensor) and int(place.ids.max(initial=0)) >= width  # the input was made first
+
+    def run(self, x: Array, state: Array | None = None, lengths: Array | None = None) -> tuple[Array, Array]:
+        """Run the model on what the network takes, and lay its results out as the network's.
+
+        Parameters
+        ----------
+        x : array [B, T, I], or tokens [B, T]
+        state : array [B, state_size], optional
+            Used where the model takes a state; by default the network's initial one.
+        lengths : int array [B], optional
+            Where the model takes the sequences' lengths.
+
+        Returns
+        -------
+        y : array [B, T, O] or [B, O]
+        state : array [B, state_size]
+            NaN where the model does not return it.
+        """
+        state = np.tile(self.network.initial_state, (len(x), 1)) if state is None else state
+        factors = [f for dim in self.places[0].dims for f in dim]
+        if "B" not in factors:
+            rows = [slice(i, i + 1) for i in range(len(x))]
+        else:
+            rows = self._batches(len(x))
+        runs = [self._run(x[r], state[r], None if lengths is None else lengths[r], "T" in factors) for r in rows]
+        return np.concatenate([y for y, _ in runs]), np.concatenate([after for _, after in runs])
+
+    def _batches(self, rows: int) -> list[slice]:
+        """Which rows the model can run at once."""
+        return [slice(0, rows)]
+
+    def _run(self, x: Array, state: Array, lengths: Array | None, sequences: bool) -> tuple[Array, Array]:
+        if sequences:
+            return self._call(x, state, lengths)
+        ys = []
+        for t in range(x.shape[1]):
+            y, state = self._call(x[:, t], state, None)
+            ys.append(y)
+        return np.stack(ys, axis=1), state
+
+    def _call(self, x: Array, state: Array, lengths: Array | None) -> tuple[Array, Array]:
+        steps = x.shape[1] if x.ndim > 1 else 1
+        sizes = {"B": len(x), "T": steps, "R": steps}
+        arguments = []
+        for place in self.places:
+            if not isinstance(place, Tensor):
+                arguments.append(place)
+            elif not self._is_state(place):
+                part = x if self.network.vocab_size is not None else x[..., place.ids.reshape(-1)]
+                arguments.append(place.pack(part, sizes))
+            else:
+                features = [self.state_places.get(i) for i in place.ids.reshape(-1).tolist()]
+                values = np.stack([np.zeros(len(x)) if f is None else state[:, f] for f in features], axis=1)
+                arguments.append(place.pack(values, sizes))
+        arrays = self.call(arguments, lengths)
+        after = np.full((len(x), self.network.state_size), np.nan)
+        for i, (t, places) in self.finals.items():
+            after[:, places[places >= 0]] = t.unpack(arrays[i], sizes)[:, places >= 0]
+        y = np.concatenate([t.unpack(arrays[i], sizes) for i, t in self.outputs.items()], axis=-1)
+        return y, after
+
+    def compare(
+        self, batch: int, steps: int, threshold: float, who: str, lengths: Array | None = None
+    ) -> common.Comparison:
+        """Compare the model with the network, executed by the reference, on random inputs and random initial states.
+
+        Raises
+        ------
+        ExportError
+            If they differ, or the model gives other results when it is called again.
+        """
+        x = common.random_inputs(self.network, batch, steps)
+        state = None
+        if self.takes_state:
+            state = np.tile(self.network.initial_state, (batch, 1))
+            places = list(self.state_places.values())
+            state[:, places] = np.random.default_rng(1).uniform(-1, 1, (batch, len(places)))
+        y, after = self.run(x, state, lengths)
+        if not np.array_equal(y, self.run(x, state, lengths)[0]):
+            raise ExportError(
+                f"the {who} gives other outputs when it is called again: it is random, or keeps a state in the {who}; "
+                "a state must be an argument and be returned, forward(x, h) -> (y, h)"
+            )
+        y_reference, after_reference = reference.run(self.network, x, state=state, lengths=lengths, return_state=True)
+        if lengths is not None and not self.network.per_sequence:
+            y = np.where(np.arange(steps)[:, np.newaxis] < lengths[:, np.newaxis, np.newaxis], y, 0)  # padding differs
+        comparison = common.compare(f"{who} and float64 reference", y_reference, y, threshold)
+        returned = ~np.isnan(after)
+        sides = f"final state of the {who} and of the float64 reference"
+        common.compare(sides, after_reference[returned], after[returned], threshold)
+        return comparison

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of Keras that have no exact counterpart: what the message says."""
+
+import keras
+import pytest
+from keras import layers as L
+from keras_models import I, functional, sequential, shaken
+
+from gru_engine.export.common import ExportError
+from gru_engine.export.keras import export
+
+
+@pytest.fixture(autouse=True)
+def _fresh_names():
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(1)
+
+
+# ---- what is refused
+
+
+@keras.saving.register_keras_serializable("own")
+def halved(x):
+    return x / 2
+
+
+def halved_again(x):
+    return x / 2
+
+
+class Doubled(L.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("do", "message"),
+    [
+        (lambda x: L.LayerNormalization()(x), "LayerNormalization .*: a normalisation over the features is not .* yet"),
+        (lambda x: L.Conv1D(3, 3)(x), "Conv1D 'conv1d': a convolution over the time is not .* yet"),
+        (lambda x: L.GlobalAveragePooling1D()(x), "GlobalAveragePooling1D .*: a mean over the time is not .* yet"),
+        (lambda x: L.GlobalMaxPooling1D()(x), "GlobalMaxPooling1D .*: a maximum over the time is not .* yet"),
+        (lambda x: L.Attention()([x, x]), "Attention 'attention': attention is not .* yet"),
+        (lambda x: L.AdditiveAttention()([x, x]), "AdditiveAttention 'additive_attention': attention is not .* yet"),
+        (lambda x: L.LSTM(3)(x), "LSTM 'lstm': of the recurrent layers only GRUs are supported"),
+        (lambda x: L.Bidirectional(L.LSTM(3))(x), "Bidirectional 'bidirectional': it wraps LSTM"),
+        (lambda x: L.RNN(L.LSTMCell(3))(x), "RNN 'rnn': its cell LSTMCell 'lstm_cell' is not supported"),
+        (lambda x: L.RNN([L.GRUCell(3), L.SimpleRNNCell(3)])(x), "its cell SimpleRNNCell"),
+        (lambda x: L.Lambda(lambda a: a)(x), "Lambda 'lambda': it is Python code"),
+        (lambda x: L.RepeatVector(3)(L.GRU(3)(x)), "RepeatVector 'repeat_vector': it repeats"),
+        (lambda x: L.Maximum()([x, x]), "Maximum 'maximum': a maximum of two values"),
+        (lambda x: L.Minimum()([x, x]), "Minimum 'minimum': a minimum"),
+        (lambda x: L.Dot(axes=2)([x, x]), "Dot 'dot': a product"),
+        (lambda x: L.MaxPooling1D(2)(x), "MaxPooling1D 'max_pooling1d': layers of this class are not supported"),
+        (lambda x: L.ZeroPadding1D(2)(x), "ZeroPadding1D .* are not supported"),
+        (lambda x: L.UnitNormalization()(x), "UnitNormalization .* are not supported"),
+        (lambda x: x * 2, "operations on values between the layers are not supported"),
+        (lambda x: keras.ops.add(L.Dense(3)(x), 1.0), "operations on values between the layers"),
+        (lambda x: L.Dense(2)(x)[:, -1], "operations on values between the layers"),
+        (lambda x: Doubled()(x), "Doubled .*"),
+        (lambda x: L.Dense(3, activation=halved)(x), "Dense 'dense': the activation 'own>halved' is a function of its own"),
+        (lambda x: L.GRU(3, activation=halved_again)(x), "GRU 'gru': the activation .*halved_again' is a function of its own"),
+        (lambda x: L.Dropout(0.5)(x, training=True), "Dropout 'dropout': it is called with training=True"),
+        (lambda x: L.BatchNormalization()(x, training=True), "it is called with training=True"),
+        (lambda x: L.GRU(3, dropout=0.5)(x, training=True), "it is called with training=True"),
+        (lambda x: L.BatchNormalization(axis=1)(x), "BatchNormalization .*: it acts along axis 1, which is the time"),
+        (lambda x: L.Softmax(axis=1)(x), "Softmax 'softmax': a softmax over the time"),
+        (lambda x: L.Concatenate(axis=1)([x, x]), "Concatenate 'concatenate': it joins values along the time"),
+        (lambda x: L.Flatten()(x), "Flatten 'flatten': it joins all steps of"),
+        (lambda x: L.Dense(2)(L.Reshape((7 * I,))(x)), "Dense 'dense': axis 1 is time x 5 features in .*, expected features"),
+        (lambda x: L.TimeDistributed(L.Flatten())(x), "TimeDistributed .*: it wraps Flatten"),
+        (lambda x: L.GRU(3)(L.Embedding(4, 3)(x[..., 0])), "but there is an Embedding, which reads tokens"),
+        (lambda x: L.GRU(3)(L.Reshape((-1, 3))(L.GRU(6)(x))), "GRU 'gru.*': it reads .*, but its input is .batch, 2 features"),
+        (lambda x: L.GRU(4)(x, initial_state=L.GRU(4)(x)), "GRU .*: the initial state of a GRU is computed from the input"),
+        (lambda x: L.PReLU()(x), "PReLU 'p_re_lu': a constant that is combined with .* differs along the time axis"),
+    ],
+)  # fmt: skip
+def test_refusals(do, message):
+    model = shaken(functional(do, shape=(7, I)))
+    with pytest.raises(ExportError, match=message):
+        export(model)
+
+
+def test_inputs_that_are_refused():
+    a, b = keras.Input((None, I)), keras.Input((None, I), name="second")
+    model = keras.Model([a, b], L.Add()([L.GRU(3)(a), L.GRU(3)(b)]))
+    with pytest.raises(
+        ExportError, match=r"the model has 2 inputs \(.*second\); a network has one, and initial states"
+    ):
+        export(model)
+    h = keras.Input((3,), name="h")
+    model = keras.Model([a, h], [L.GRU(3, return_sequences=True)(a, initial_state=h), L.Dense(2)(h)])
+    with pytest.raises(ExportError, match="the model has 2 inputs"):
+        export(model)
+    model = keras.Model([a, h], [L.GRU(3)(a, initial_state=h), L.GRU(3)(a, initial_state=h)])
+    with pytest.raises(ExportError, match="two GRUs start from the same state"):
+        export(model)
+
+
+def test_models_that_are_refused(tmp_path):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.gru = L.GRU(3)
+
+        def call(self, x):
+            return self.gru(x)
+
+    with pytest.raises(ExportError, match=r"Own .* is a model of a class of its own"):
+        export(Own())
+    with pytest.raises(ExportError, match="is not built: give it an Input"):
+        export(keras.Sequential([L.GRU(3)]))
+    with pytest.raises(TypeError, match="model must be a model of Keras or the path of a file, got GRU"):
+        export(L.GRU(3))
+    model = sequential(L.GRU(3))
+    model.save_weights(tmp_path / "m.weights.h5")
+    with pytest.raises(ExportError, match="holds weights, but not the model that they belong to"):
+        export(tmp_path / "m.weights.h5")
+    with pytest.raises(FileNotFoundError):
+        export(tmp_path / "none.keras")

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command lines of the exporters of named arrays: every example of their docstrings, files, and errors."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import gru_engine as ge
+from gru_engine import format
+from gru_engine.export import flax, gru4rec, haiku, rtneural, tf1
+from gru_engine.export.arrays import flatten, from_arrays
+
+TOOLS = Path(__file__).parents[1] / "tools"
+NAMES = ["arrays", "flax", "gru4rec", "haiku", "rtneural", "tf1"]
+
+I, H, V = 3, 4, 7
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(f"export_{name}_tool", TOOLS / f"export_{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def run(name, *arguments):
+    return CliRunner().invoke(tool(name), list(map(str, arguments)))
+
+
+def draw(*shape):
+    return np.random.default_rng(sum(shape)).normal(0, 0.5, shape).astype(np.float32)
+
+
+HAIKU = {
+    "gru": {"w_i": draw(I, 3 * H), "w_h": draw(H, 3 * H), "b": draw(3 * H)},
+    "linear": {"w": draw(H, 2), "b": draw(2)},
+}
+TF1 = {f"rnn/multi_rnn_cell/cell_0/gru_cell/{name}": array for name, array in {
+    "gates/kernel": draw(I + H, 2 * H), "gates/bias": draw(2 * H),
+    "candidate/kernel": draw(I + H, H), "candidate/bias": draw(H),
+}.items()} | {"dense/kernel": draw(H, 2), "dense/bias": draw(2),
+       "dense/kernel/Adam": draw(H, 2), "global_step": np.int64(3)}  # fmt: skip
+FLAX = {"params": {"rnn": {"cell": {
+    "dense_i": {"kernel": draw(I, 3 * H), "bias": draw(3 * H)}, "dense_h": {"kernel": draw(H, 3 * H)},
+}}, "head": {"kernel": draw(H, 2), "bias": draw(2)}}}  # fmt: skip
+GRU4REC = {
+    "Wx0": draw(H, 3 * H),
+    "Wrz0": draw(H, 2 * H),
+    "Wh0": draw(H, H),
+    "Bh0": draw(3 * H),
+    "Wy": draw(V, H),
+    "By": draw(V, 1),
+}
+RTNEURAL = {"gru.weight_ih_l0": draw(3 * H, I), "gru.weight_hh_l0": draw(3 * H, H), "gru.bias_ih_l0": draw(3 * H),
+            "gru.bias_hh_l0": draw(3 * H), "dense.weight": draw(2, H), "dense.bias": draw(2)}  # fmt: skip
+ARRAYS = {"enc_w": draw(3 * H, I), "enc_u": draw(3 * H, H), "enc_b": draw(3 * H), "out_w": draw(2, H), "out_b": draw(2)}
+WORDS = "gru(W=enc_w, U=enc_u, b_x=enc_b, gates=zrn, reset=before) last linear(W=out_w, b=out_b) softmax"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """For each tool a file and the options that go with it, and the network that should come out."""
+
+    def npz(name, tree):
+        np.savez(tmp_path / f"{name}.npz", **flatten(tree, separator="/"))
+        return tmp_path / f"{name}.npz"
+
+    path = tmp_path / "rtneural.json"
+    path.write_text(json.dumps({name: array.tolist() for name, array in RTNEURAL.items()}))
+    flax_words, tf1_words = (
+        "gru(rnn/cell) tanh linear(head) log_softmax",
+        "gru(rnn/multi_rnn_cell) last linear(dense) softmax",
+    )
+    return {
+        "arrays": ([npz("a", ARRAYS), "--layers", WORDS], from_arrays(ARRAYS, WORDS)),
+        "flax": ([npz("f", FLAX), "--layers", flax_words], flax.from_params(FLAX, flax_words)),
+        "gru4rec": (
+            [npz("g", GRU4REC), "--hidden-act", "elu-0.5", "--final-act", "softmax"],
+            gru4rec.from_parameters(GRU4REC, hidden_act="elu-0.5", final_act="softmax"),
+        ),
+        "haiku": ([npz("h", HAIKU)], haiku.from_params(HAIKU)),
+        "rtneural": (
+            [path, "--layers", "gru(gru) linear(dense) tanh"],
+            rtneural.from_json(path, "gru(gru) linear(dense) tanh"),
+        ),
+        "tf1": ([npz("t", TF1), "--layers", tf1_words], tf1.from_variables(TF1, tf1_words)),
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_written(tmp_path, source, name):
+    (file, *options), net = source[name]
+    metadata = tmp_path / "meta.json"
+    metadata.write_text('{"letters": "abc"}')
+    out = tmp_path / "model.gru"
+    result = run(name, file, out, *options, "--metadata", metadata)
+    assert result.exit_code == 0, result.output
+    assert "engine and float64 reference: difference" in result.output
+    assert "output: " in result.output
+    model = ge.load(out)
+    assert model.metadata["letters"] == "abc"
+    assert Path(file).name in model.metadata["source"].values()
+    assert len(format.read(out).golden) == 2
+    x = (
+        np.random.default_rng(0).standard_normal((2, 9, I)).astype(np.float32)
+        if model.input_size
+        else np.arange(6)[None] % V
+    )
+    assert model.run(x).tobytes() == ge.load(net.tobytes()).run(x).tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_errors_are_messages(tmp_path, source, name):
+    (file, *options), _ = source[name]
+    out = tmp_path / "no.gru"
+    nothing = tmp_path / "nothing.npz"
+    np.savez(nothing, a=draw(3))
+    no_object = tmp_path / "list.json"
+    no_object.write_text("[1]")
+    if name == "rtneural":
+        nothing.write_text('{"a": [1, 2, 3]}')
+    wrong = [
+        ([nothing, out], ""),
+        ([file, out, *options, "--threshold", "1e-12"], "at most 1e-12 is accepted"),
+        ([file, out, *options, "--dtype", "float8"], "float8"),
+        ([file, out, *options, "--metadata", no_object], "must be a JSON object, got list"),
+    ]
+    for arguments, message in wrong:
+        result = run(name, *arguments)
+        assert result.exit_code == 1, result.output
+        assert "Error: " in result.output and message in result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("name", [*NAMES, "cells"])
+def test_help(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert result.output.startswith("Usage: ")
+    assert "Export " in result.output and "--metadata" in result.output
+
+
+def test_arrays_left_over(tmp_path, source):
+    (file, _, words), _ = source["arrays"]
+    short = words.partition(" last")[0]
+    result = run("arrays", file, tmp_path / "m.gru", "--layers", short)
+    assert result.exit_code == 1
+    assert "does not use out_w, out_b" in result.output
+    result = run("arrays", file, tmp_path / "m.gru", "--layers", short, "--ignore-unused")
+    assert result.exit_code == 0, result.output
+    assert "not used: out_w, out_b" in result.output
+
+
+def test_haiku_skip_connections(tmp_path):
+    params = {"gru": HAIKU["gru"], "gru_1": {"w_i": draw(I + H, 6), "w_h": draw(2, 6), "b": draw(6)}}
+    np.savez(tmp_path / "p.npz", **flatten(params, separator="/"))
+    result = run("haiku", tmp_path / "p.npz", tmp_path / "m.gru", "--skip-connections")
+    assert result.exit_code == 0, result.output
+    assert "skip_connections(gru, gru_1): 3 -> 6" in result.output
+
+
+def test_flax_takes_a_file_or_a_factory(tmp_path, source):
+    (file, *_), _ = source["flax"]
+    for arguments in ([file, tmp_path / "m.gru", "--factory", "a:b"], [tmp_path / "m.gru"], []):
+        result = run("flax", *arguments)
+        assert result.exit_code == 2
+        assert "expected PARAMS OUT, or OUT alone with --factory" in result.output
+    result = run("flax", tmp_path / "missing.npz", tmp_path / "m.gru")
+    assert result.exit_code == 2 and "there is no file" in result.output
+    result = run("flax", tmp_path / "m.gru", "--factory", "nowhere")
+    assert "--factory 'nowhere' must be package.module:function" in result.output
+    result = run("flax", tmp_path / "m.gru", "--factory", "no.such.module:f")
+    assert "--factory no.such.module:f: No module named" in result.output

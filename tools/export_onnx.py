@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Export an ONNX model to a ``.gru`` file.
+
+The model is read from the file alone; whatever framework it came from is not needed::
+
+    python tools/export_onnx.py model.onnx model.gru
+    python tools/export_onnx.py model.onnx model.gru --axes TBF --outputs p,vad --metadata about.json
+
+Every export is run beside the model on random inputs, by ONNX Runtime if it is installed and can run the model, else by the
+evaluator that comes with onnx; and beside the float64 reference. The largest differences are printed; above the threshold nothing
+is written. The file holds some of these runs as golden vectors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import click
+
+from gru_engine.export import command
+
+
+def parse_outputs(text: str | None) -> list[int | str] | None:
+    """Names or numbers of outputs, from ``"p,vad"`` or ``"0,2"``; a name that is a number is meant first."""
+    if text is None:
+        return None
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+@click.command(help=(__doc__ or "").partition("\n\n")[0])
+@command.source("model")
+@click.option(
+    "--axes", help="What the axes of the input mean, a letter each, as BTF, TBF: B batch, T time, F features, 1 one."
+)
+@click.option("--outputs", help='Which of the model\'s outputs to keep, by name or number, as "p,vad" or "0".')
+@command.options
+def main(
+    model: Path,
+    out: Path,
+    axes: str | None,
+    outputs: str | None,
+    metadata: IO[bytes] | None,
+    dtype: str,
+    threshold: float,
+) -> None:
+    """See the module's docstring."""
+    try:
+        from gru_engine.export.onnx import trace
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error}; pip install onnx (and onnxruntime, to compare with it)") from error
+    with command.errors():
+        traced = trace(model, axes=axes, outputs=parse_outputs(outputs)).with_runtime()
+        for line in traced.notes():
+            click.echo(line)
+        net = traced.network
+        if metadata is not None:
+            net.metadata.update(command.read_metadata(metadata))
+        click.echo(net.summary())
+        net.metadata["source"] = traced.source(model.name)
+        # Not command.save: a model may take a fixed number of steps, then so do the golden vectors.
+        for comparison in traced.save(out, dtype=dtype, threshold=threshold):
+            click.echo(comparison)
+    click.echo(f"{out}: {out.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()
