@@ -269,7 +269,7 @@ def beam_search(
     """
     number, kind = as_output(model, output, scores)
     if not model.causal:
-        raise ValueError("the network has a reverse layer: it cannot be stepped, and so not generate tokens")
+        raise ValueError("the network is not causal (a reverse layer, or later steps): it cannot generate tokens")
     name, part = list(model.outputs.items())[number]
     width = _as_int(width, "width", 1, 2**24)
     n = _as_int(n, "n", 0, 2**31 - 1)

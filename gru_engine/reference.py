@@ -209,7 +209,7 @@ def evaluate(layer: Layer, inputs: list[Array], sequences: Sequences, multiply: 
         case Mean():
             return np.asarray(_valid(a, sequences, 0).sum(axis=1) / sequences.lengths[:, np.newaxis])
         case Max():
-            return np.asarray(_valid(a, sequences, -np.inf).max(axis=1))
+            return np.asarray(_valid(a, sequences, -np.inf).max(axis=1, initial=-np.inf))
         case Attend():
             return attend(a, inputs[1], sequences)
         case Last():
@@ -249,7 +249,7 @@ def norm(layer: Norm, a: Array) -> Array:
 def attend(scores: Array, values: Array, sequences: Sequences) -> Array:
     """Means [B, V] of values [B, T, V], weighted by the softmax over T of scores [B, T, S]."""
     scores = _valid(scores, sequences, -np.inf)
-    e = np.exp(scores - scores.max(axis=1, keepdims=True))
+    e = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
     weights = e / e.sum(axis=1, keepdims=True)
     spread = np.repeat(weights, values.shape[-1] // scores.shape[-1], axis=-1)
     return np.asarray((spread * _valid(values, sequences, 0)).sum(axis=1))

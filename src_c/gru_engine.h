@@ -101,12 +101,12 @@ typedef struct gru_info {
     size_t n_inputs;     /* named parts of the input: parts of the vector, and tokens */
     size_t output_width; /* floats per step */
     size_t n_outputs;    /* named parts of the output vector */
-    size_t state_width;  /* floats of a state as gru_state_get gives it: the hidden states one after the other */
+    size_t state_width;  /* floats of a state as gru_state_get gives it: what its nodes keep, one after the other */
     size_t state_nbytes; /* bytes of a state block */
     size_t n_nodes;      /* operations of the program */
     size_t file_nbytes;
     int causal;         /* 1: can be stepped; 0: needs later steps (a reverse layer, a mean ...), only gru_run */
-    int per_sequence;   /* 1: one output vector per sequence (that of its last step), 0: one per step */
+    int per_sequence;   /* 1: one output vector per sequence (of its last step, its mean ...), 0: one per step */
     uint8_t digest[32]; /* SHA-256 of everything that determines a result */
 } gru_info;
 

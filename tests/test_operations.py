@@ -12,7 +12,7 @@ import pytest
 
 import gru_engine as ge
 from gru_engine import Network, format
-from gru_engine.layers import Activate, Affine, Concat, Dense, Norm, Slice, State, Window
+from gru_engine.layers import Activate, Dense, Norm, State
 from gru_engine.network import Value
 from gru_engine.numerics import fma32
 
@@ -499,6 +499,24 @@ def test_the_order_of_a_file() -> None:
     assert format.unpack(file).same(net) and format.unpack(file).tobytes() == net.tobytes()
 
 
+def test_a_source_that_a_folded_embedding_needs_too() -> None:
+    """Promise: a concatenation that is made for a folded embedding and is also the source of a later state stands behind it."""
+    rng = np.random.default_rng(0)
+    net = Network()
+    tokens = net.tokens(7)
+    one, two = net.dense(tokens, uniform(rng, 1, 3, 7)), net.dense(tokens, uniform(rng, 1, 2, 7))
+    h = net.gru([net.embedding(tokens, uniform(rng, 1, 7, 4)), one, two], **gru_arrays(rng, 5, 9))
+    late = net.state(5)
+    net.feed(late, net.concat([one, two]))
+    net.output(net.add(h, late))
+    x = rng.integers(0, 7, 20)
+    wanted = ge.load(net.tobytes(fold=False)).run(x)
+    np.testing.assert_allclose(wanted, ge.reference.run(net, x), rtol=0, atol=2e-6)
+    for fold in (True, "auto"):
+        assert_bits(ge.load(net.tobytes(fold=fold)).run(x), wanted, f"fold={fold}")
+        assert format.read(net.tobytes(fold=fold)).outputs
+
+
 def test_a_chain_of_many_states() -> None:
     """Promise: the search for loops does not run out of stack: 3000 of them, one behind the other, are put in order."""
     net = Network()
@@ -647,10 +665,3 @@ def test_what_cannot_stand_in_a_loop() -> None:
         assert not net.causal
         x = uniform(rng, 1, 12, 4)
         np.testing.assert_allclose(ge.load(net.tobytes()).run(x), ge.reference.run(net, x), rtol=0, atol=2e-6)
-
-
-def test_layers_are_what_they_are_called() -> None:
-    """The classes that the tests above ask for are those of the methods."""
-    net, x = made()
-    v = [net.affine(x, np.ones(4), np.ones(4)), x[1:], net.window(x, 2), net.layer_norm(x), net.concat([x, x])]
-    assert [type(value.layer) for value in v] == [Affine, Slice, Window, Norm, Concat]
