@@ -53,7 +53,7 @@ def test_example_says_what_went_wrong(tmp_path: Path) -> None:
         (tmp_path / "missing.gru", "No such file"),
         (damaged, "the file has"),
         (tmp_path, "directory"),
-        (GOLDEN / "bidirectional.gru", "reverse"),
+        (GOLDEN / "bidirectional.gru", "later steps"),
     ):
         result = stream(path)
         assert (result.returncode, result.stdout) == (1, "")
