@@ -166,6 +166,17 @@ activations: ## the activation functions over all 2^32 inputs (minutes)
 	@$(AGAIN) -j$(JOBS) $(OUT)/test_activations
 	@$(OUT)/test_activations --stride 1
 
+##@ The examples
+EXAMPLES := forecast generate_text classify_text recommend listen
+
+.PHONY: examples examples-run
+examples: build ## train, export and run all of docs/EXAMPLES.md, in the environment of torch-test (minutes)
+	@$(AGAIN) VENV=build/venv-torch examples-run
+examples-run: $(VENV)/.group-build $(VENV)/.group-torch $(VENV)/.group-examples
+	@set -e; for name in $(EXAMPLES); do \
+	    printf '\n-- examples/%s.py\n' $$name; PYTHONPATH=. $(BIN)/python examples/$$name.py $(ARGS); \
+	done
+
 ##@ More checks
 # The environments of the frameworks have no engine of their own: what `build` has put beside the sources is used.
 define FRAMEWORK_TESTS

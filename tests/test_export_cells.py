@@ -248,30 +248,93 @@ def test_minimal_gated_unit_and_no_reset_gate(draw):
         from_arrays(p, "gru(, reset=before, keep=new)")
 
 
-# ---- cells that the engine does not have
+# ---- gates with a memory; independent input and forget gates
 
 
+def check_memory(net, p, pattern, gates, r0=1.0, z0=1.0):
+    """Against the equations, with the state that the gates themselves are."""
+    W, U = (lambda g: p[pattern.format(g)]), (lambda g: p[pattern.replace("W", "U").format(g)])
+    memory = {"r": np.full(H, r0), "z": np.full(H, z0)}
+    h, expected = np.zeros(H), []
+    x = np.random.default_rng(23).standard_normal((8, I))
+    for v in x:
+        bias = {g: p.get(f"b_{g}", 0) for g in gates}
+        o = sigmoid(W("o") @ v + U("o") @ h + bias["o"]) if "o" in gates else None
+        memory = {g: sigmoid(W(g) @ v + U(g) @ h + bias[g]) * memory[g] for g in "rz"}
+        n = np.tanh(W("h") @ v + U("h") @ (memory["r"] * h) + bias["h"])
+        h = (1 - memory["z"]) * h + memory["z"] * n
+        expected.append(h if o is None else o * np.tanh(h))
+    np.testing.assert_allclose(ge.reference.run(net, x), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ge.load(net.tobytes()).run(x.astype(np.float32)), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("gates", ["zrh", "zrho"])
 @pytest.mark.parametrize("pattern", ["W_{}.weight", "cell.W{}.weight", "W_{}"])
-def test_gate_memory_and_output_gate(draw, pattern):
-    p = {pattern.format(g): draw(H, I) for g in "zrho"} | {
-        pattern.replace("W", "U").format(g): draw(H, H) for g in "zrho"
+def test_gate_memory(draw, pattern, gates):
+    p = {pattern.format(g): draw(H, I) for g in gates} | {
+        pattern.replace("W", "U").format(g): draw(H, H) for g in gates
     }
-    with pytest.raises(
-        ExportError, match=r"(?s)is an output gate \(a GRU with gate memory has one\); gru_engine has no"
-    ):
-        from_arrays(p, f"gru({'cell, ' * pattern.startswith('cell')}reset=before, keep=new)")
-    with pytest.raises(ExportError, match="is an output gate"):
-        from_arrays(p)
+    if pattern == "W_{}":
+        p |= {f"b_{g}": draw(H) for g in gates}
+    name = "cell" * pattern.startswith("cell")
+    check_memory(from_arrays(p, f"gate_memory_gru({name})"), p, pattern, gates)
+    if "o" in gates:
+        with pytest.raises(ExportError, match=r"is an output gate.*is the word gate_memory_gru\("):
+            from_arrays(p, f"gru({name}, reset=before, keep=new)")
+        with pytest.raises(ExportError, match="is an output gate"):
+            from_arrays(p)
+        net = from_arrays(p, f"gate_memory_gru({name}, gates=rzn)")  # the gate is there, but enters nothing
+        check_memory(net, p, pattern, "zrh")
 
 
-def test_independent_input_and_forget_gates(draw):
-    p = {f"W_{g}.weight": draw(H, H + I) for g in "ifoz"}
-    message = "are the gates of an LSTM, or a GRU with independent input and forget gates; gru_engine has no"
-    message = r"W_f\.weight, W_i\.weight " + message
+def test_gate_memory_starts(draw):
+    p = {f"{M}_{g}.weight": draw(H, I if M == "W" else H) for M in "WU" for g in "zrho"}
+    start = {"start.r": np.full((1, H), 0.5), "start.z": np.full(H, 0.25)}
+    net = from_arrays(p | start, "gate_memory_gru(, r0=start.r, z0=start.z)")
+    check_memory(net, p, "W_{}.weight", "zrho", 0.5, 0.25)
+    with pytest.raises(ExportError, match=r"'start.r' must be a vector of floats, there is the shape \[2, 2\]"):
+        from_arrays(p | {"start.r": np.zeros((2, 2))}, "gate_memory_gru(, r0=start.r)")
+    with pytest.raises(ExportError, match=r"'nowhere' must be a vector of floats, there is no such array"):
+        from_arrays(p, "gate_memory_gru(, r0=nowhere)")
+
+
+@pytest.mark.parametrize("order", ["hx", "xh"])
+@pytest.mark.parametrize("output", [False, True])
+@pytest.mark.parametrize("candidate", ["z", "n", "c"])
+def test_independent_input_and_forget_gates(draw, order, output, candidate):
+    gates = "ifo" + candidate
+    p = {f"W_{g}.weight": draw(H, H + I) for g in gates} | {f"W_{g}.bias": draw(H) for g in gates}
+    x = np.random.default_rng(24).standard_normal((9, I))
+    h, expected = np.zeros(H), []
+    for v in x:
+        joined = np.concatenate([h, v] if order == "hx" else [v, h])
+        s = {g: p[f"W_{g}.weight"] @ joined + p[f"W_{g}.bias"] for g in gates}
+        h = sigmoid(s["f"]) * h + sigmoid(s["i"]) * np.tanh(s[candidate])
+        expected.append(sigmoid(s["o"]) * np.tanh(h) if output else h)
+    net = from_arrays(p, f"input_forget_gru(, concatenated={order}{', gates=ifn' * (not output)})")
+    np.testing.assert_allclose(ge.reference.run(net, x), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ge.load(net.tobytes()).run(x.astype(np.float32)), expected, rtol=0, atol=2e-6)
+    message = r"W_f\.weight, W_i\.weight are independent .*input_forget_gru\(\), an LSTM is not supported"
     with pytest.raises(ExportError, match=message):
         from_arrays(p)
-    with pytest.raises(ExportError, match=message):
-        from_arrays(p, "gru(, concatenated=hx, reset=before, keep=new)")
+    with pytest.raises(ExportError, match="say which of state and input comes first: concatenated=hx"):
+        from_arrays(p, "input_forget_gru()")
+    with pytest.raises(ExportError, match=r"gates of .* must be those of 'ifno', got 'if'"):
+        from_arrays(p, "input_forget_gru(, gates=if)")
+
+
+def test_an_output_layer_is_no_output_gate(draw):
+    """y = W_o h + b_o in the cell's own module."""
+    p = (
+        {f"W_{g}": draw(H, I) for g in "rzn"}
+        | {f"U_{g}": draw(H, H) for g in "rzn"}
+        | {f"b_{g}": draw(H) for g in "rzn"}
+    )
+    said = "gru(, reset=before, keep=new) linear(W=W_o, b=b_o)"
+    net = from_arrays(p | {"W_o": draw(2, H), "b_o": draw(2)}, said)
+    assert net.output_size == 2
+    with pytest.raises(ExportError, match="does not use W_o, b_o"):
+        from_arrays(p | {"W_o": draw(2, H), "b_o": draw(2)}, "gru(, reset=before, keep=new)")
 
 
 def test_shapes_that_do_not_fit(draw):

@@ -368,7 +368,7 @@ def test_unused_arrays_are_reported():
         ("gru(gru)linear(fc)", "cannot read"),
         (
             "lstm(gru)",
-            "'lstm' is not known; known are embedding, gru, bidirectional, skip_connections, linear, batchnorm, prelu, one_hot",
+            "'lstm' is not known; known are embedding, gru, bidirectional, skip_connections, linear, batchnorm",
         ),
         ("embedding(emb) gru(gru, h=a)", "gru has no option 'h'"),
         ("embedding(emb) relu(a)", r"the parameters of relu\(a\) must be numbers"),

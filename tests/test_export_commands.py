@@ -13,6 +13,7 @@ import gru_engine as ge
 from gru_engine import format
 from gru_engine.export import flax, gru4rec, haiku, rtneural, tf1
 from gru_engine.export.arrays import flatten, from_arrays
+from gru_engine.export.common import random_inputs
 
 TOOLS = Path(__file__).parents[1] / "tools"
 NAMES = ["arrays", "flax", "gru4rec", "haiku", "rtneural", "tf1"]
@@ -126,7 +127,6 @@ def test_errors_are_messages(tmp_path, source, name):
     wrong = [
         ([nothing, out], ""),
         ([file, out, *options, "--threshold", "1e-12"], "at most 1e-12 is accepted"),
-        ([file, out, *options, "--dtype", "float8"], "float8"),
         ([file, out, *options, "--metadata", no_object], "must be a JSON object, got list"),
     ]
     for arguments, message in wrong:
@@ -135,6 +135,34 @@ def test_errors_are_messages(tmp_path, source, name):
         assert "Error: " in result.output and message in result.output
         assert result.exception is None or isinstance(result.exception, SystemExit)
         assert not out.exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
+def test_weights_of_fewer_bits(tmp_path, source, name, dtype):
+    """The checks are those of float32; the golden vectors allow what the type changes, and no more than needed."""
+    (file, *options), net = source[name]
+    out = tmp_path / "model.gru"
+    result = run(name, file, out, *options, "--dtype", dtype)
+    assert result.exit_code == 0, result.output
+    assert f"{dtype} and float32 weights: difference " in result.output
+    assert f"golden vectors: {dtype} weights may differ from the float64 reference by " in result.output
+    assert out.read_bytes() != net.tobytes()
+    x = random_inputs(net)
+    assert ge.load(out).run(x).tobytes() == ge.load(net.tobytes(dtype)).run(x).tobytes()
+    assert all(case.tolerance > 0 for case in format.read(out).golden)
+
+
+@pytest.mark.parametrize("name", ["cells", "keras", "onnx", "torch", *NAMES])
+def test_types_that_there_are_not(tmp_path, name):
+    """An option with a wrong value is a usage error: the exit code is that of click, and the possible values are listed."""
+    file = tmp_path / "file"
+    file.write_bytes(b"")
+    options = ["--module", "a:b"] if name == "cells" else []
+    result = run(name, file, tmp_path / "m.gru", *options, "--dtype", "int4")
+    assert result.exit_code == 2, result.output
+    assert "'int4' is not one of 'float32', 'bfloat16', 'float16', 'int8'" in result.output
+    assert not (tmp_path / "m.gru").exists()
 
 
 @pytest.mark.parametrize("name", [*NAMES, "cells"])

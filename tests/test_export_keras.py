@@ -326,7 +326,6 @@ def test_command_line(tool, tmp_path, monkeypatch):
         (["--outputs", "a"], "--outputs 'a' are not numbers"),
         (["--outputs", "1"], "there is no value 1"),
         (["--threshold", "1e-12"], "at most 1e-12 is accepted"),
-        (["--dtype", "int3"], "dtype 'int3' is not supported"),
         (["--metadata", str(DATA / "v3_tokens.npz")], "is not JSON"),
     ],
 )

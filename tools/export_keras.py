@@ -55,7 +55,7 @@ def main(model: Path, out: Path, outputs: str | None, metadata: IO[bytes] | None
         if running is not None:
             import gru_engine
 
-            padded = compare_padded(running, gru_engine.load(net.tobytes(dtype)).run, threshold)
+            padded = compare_padded(running, gru_engine.load(net.tobytes()).run, threshold)
         command.save(
             net,
             out,

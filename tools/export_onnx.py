@@ -61,7 +61,7 @@ def main(
         # Not command.save: a model may take a fixed number of steps, then so do the golden vectors.
         for comparison in traced.save(out, dtype=dtype, threshold=threshold):
             click.echo(comparison)
-    click.echo(f"{out}: {out.stat().st_size} bytes")
+    command.show_file(out, dtype, traced.runner.name if traced.runner is not None else "the model")
 
 
 if __name__ == "__main__":

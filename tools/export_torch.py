@@ -29,16 +29,13 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
-from gru_engine.export import chain, common
+from gru_engine.export import chain, command, common
 from gru_engine.export.checkpoint import read_arrays
-from gru_engine.export.command import read_metadata
 from gru_engine.export.common import ExportError
-from gru_engine.format import read
-from gru_engine.precision import DTYPES
 
 EXAMPLE_SIZES = {"B": 3, "T": 5}  # what B and T stand for in an example; the exporter takes sizes of its own
 
@@ -139,8 +136,7 @@ def export_chain(arrays: dict[str, Any], text: str | None) -> tuple[Any, common.
 
 
 @click.command(help=(__doc__ or "").partition("\n\n")[0], context_settings={"show_default": True})
-@click.argument("checkpoint", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@command.source("checkpoint")
 @click.option("--layers", help='The chain of layers, as "embedding(emb) gru(gru) linear(fc) log_softmax".')
 @click.option("--key", help="Which dictionary of tensors of the checkpoint to take, if it holds several.")
 @click.option(
@@ -150,20 +146,7 @@ def export_chain(arrays: dict[str, Any], text: str | None) -> tuple[Any, common.
 @click.option("--input", "example", help='What forward takes, as "float32[B,T,40]" or "int64[T,B]".')
 @click.option("--state", "states", multiple=True, help='An initial state that forward takes, as "float32[1,B,256]".')
 @click.option("--outputs", help='Which of the values that forward returns become outputs, as "0" or "0,2".')
-@click.option(
-    "--metadata",
-    type=click.File("rb"),
-    help="A JSON object to be put into the file, such as the meaning of tokens (Model.metadata).",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    default="float32",
-    help="Type of the weights in the file. The export is checked with float32; what another type changes is reported.",
-)
-@click.option(
-    "--threshold", default=common.THRESHOLD, help="Largest accepted difference, relative to the largest output."
-)
+@command.options
 def main(
     checkpoint: Path,
     out: Path,
@@ -174,12 +157,10 @@ def main(
     example: str | None,
     states: tuple[str, ...],
     outputs: str | None,
-    metadata: IO[bytes] | None,
-    dtype: str,
-    threshold: float,
+    **options: Any,
 ) -> None:
     """See the module's docstring."""
-    try:
+    with command.errors():
         if layers is not None and module_name is not None:
             raise ExportError("--layers describes a checkpoint without its module; give --layers or --module, not both")
         arrays = read_arrays(checkpoint, key)
@@ -188,26 +169,10 @@ def main(
             net, run = export_module(arrays, module_name, arguments, example, states, outputs)
         else:
             net, run = export_chain(arrays, layers)
-        if metadata is not None:
-            net.metadata.update(read_metadata(metadata))
-        click.echo(net.summary())
-        source = {"framework": "PyTorch", "checkpoint": checkpoint.name, "module": module_name, "layers": layers}
-        net.metadata["source"] = {key: value for key, value in source.items() if value is not None}
-        comparisons = common.save(net, out, run, "PyTorch", dtype=dtype, threshold=threshold)
-    except ValueError as error:  # ExportError is one
-        raise click.ClickException(str(error)) from error
-    for comparison in comparisons:
-        click.echo(comparison)
-    if dtype != "float32":
-        allowed = max(case.tolerance for case in read(out).golden)
-        other = "PyTorch" if run is not None else "the float64 reference"
-        click.echo(
-            f"golden vectors: {dtype} weights may differ from {other} by {allowed:.2e}, "
-            f"{common.REDUCED_TOLERANCE:g} times the largest difference found"
-        )
+        origin = {"framework": "PyTorch", "checkpoint": checkpoint.name, "module": module_name, "layers": layers}
+        command.save(net, out, origin, run, "PyTorch", **options)
     if run is None and importlib.util.find_spec("torch") is None:
         click.echo("PyTorch is not installed: it was not compared with")
-    click.echo(f"{out}: {out.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ Names and shapes say which array belongs to which gate, and whether a matrix act
 do not say what the cell computes with them: that is said by the word (``gru(cell, concatenated=hx, reset=before, keep=new)``),
 or found out by running the module (``gru_engine.export.torch_cells``).
 
-An output gate, and input and forget gates that are independent of each other, are recognised and refused by name.
+A cell with an output gate, or with input and forget gates that are independent of each other, is another function: the words
+``gate_memory_gru`` and ``input_forget_gru`` say which.
 """
 
 from __future__ import annotations
@@ -51,6 +52,15 @@ class _Parts:
     weights: dict[str, dict[str, str]] = field(default_factory=dict)
     biases: dict[str, dict[str, str]] = field(default_factory=dict)
     bare: bool = False  # parameters instead of linear layers: rows or columns is not known by the name
+
+    def renamed(self, gate: str, to: str | None) -> _Parts:
+        """With another gate's name for one of them; None leaves it out."""
+
+        def tables(part: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+            names = {kind: {to if g == gate else g: name for g, name in table.items()} for kind, table in part.items()}
+            return {kind: {g: name for g, name in table.items() if g is not None} for kind, table in names.items()}
+
+        return _Parts(tables(self.weights), tables(self.biases), self.bare)
 
     @property
     def gates(self) -> set[str]:
@@ -116,12 +126,8 @@ def read_cell(word: Word, prefix: str, source: Source) -> Layers:
     ExportError
         If the word leaves open what names and shapes do not say either, or the cell is none that the engine has.
     """
-    parts = _parts(prefix, source.arrays)
+    parts = _known(word, prefix, source)
     _check_kind(word, parts)
-    if word.option("concatenated") is not None and not parts.concatenated:
-        raise ExportError(f"--layers: {word}: the cell has matrices for input and state, none on their concatenation")
-    if word.option("orientation") is not None and (parts.concatenated or not parts.bare):
-        raise ExportError(f"--layers: {word}: names and shapes say the orientation of the arrays")
     missing = [key for key in ("reset", "keep") if word.option(key) is None]
     if parts.concatenated and word.option("concatenated") is None:
         missing.append("concatenated")
@@ -142,18 +148,103 @@ def read_cell(word: Word, prefix: str, source: Source) -> Layers:
     return [[Cell(arrays, conventions(word))]]
 
 
+def read_gates(
+    word: Word, prefix: str, source: Source, wanted: str, optional: str = ""
+) -> tuple[dict[str, Array], str]:
+    """The arrays of a cell of other gates, and the order of the gates.
+
+    Parameters
+    ----------
+    word, prefix, source
+    wanted : str
+        The gates that it must have.
+    optional : str
+        One that it may have; ``gates`` of the word leaves it out where it has no influence.
+
+    Returns
+    -------
+    arrays : dict
+        W, U and b; where a matrix reads the input alone (min_gru) W and b.
+    gates : str
+    """
+    parts = _known(word, prefix, source)
+    if not parts.weights:
+        raise ExportError(
+            f"{word}: there are no arrays with the names of gates below {prefix.rstrip('.')!r}; the arrays are "
+            f"{', '.join(source.arrays)}"
+        )
+    if {"i", "f", "z"} <= parts.gates and "n" not in parts.gates and "r" not in wanted:
+        parts = parts.renamed("z", "n")  # W_z of the candidate, beside W_i and W_f
+    gates = word.option("gates") or wanted + "".join(gate for gate in optional if gate in parts.gates)
+    if sorted(gates) not in (sorted(wanted), sorted(wanted + optional)):
+        raise ExportError(f"--layers: gates of {word} must be those of {wanted + optional!r}, got {gates!r}")
+    tables = (*parts.weights.values(), *parts.biases.values())
+    source.used |= {table[g] for table in tables for g in optional if g in table and g not in gates}
+    if word.name == "min_gru":
+        return _of_the_input(word, parts, source, gates), gates
+    if parts.concatenated and word.option("concatenated") is None:
+        raise ExportError(f"{word}: say which of state and input comes first: concatenated=hx or concatenated=xh")
+    arrays = _gathered(word, parts, source, gates)
+    biases = [arrays.pop(side).astype(np.float64) for side in ("b_x", "b_h") if side in arrays]
+    return arrays | ({"b": np.sum(biases, axis=0)} if biases else {}), gates
+
+
+def _of_the_input(word: Word, parts: _Parts, source: Source, gates: str) -> dict[str, Array]:
+    table = parts.weights.get("x") or parts.weights.get("w") or {}
+    for gate in gates:
+        if gate not in table:
+            raise ExportError(
+                f"{word}: there is no matrix of the gate {gate}; found: {', '.join(table.values()) or 'none'}"
+            )
+    matrices = [source.get(table[gate], word, 2) for gate in gates]
+    if parts.bare:
+        if word.option("orientation") is None:
+            raise ExportError(f"{word}: say orientation=rows (W x) or orientation=columns (x W, outputs are columns)")
+        matrices = [matrix.T for matrix in matrices] if orientation(word) == "columns" else matrices
+    biases = _biases(word, parts, source, "b_x", gates, len(matrices[0]))
+    if any(matrix.shape != matrices[0].shape for matrix in matrices):
+        given = " and ".join(str(list(matrix.shape)) for matrix in matrices)
+        raise ExportError(f"{word}: the matrices of the gates {gates} have the shapes {given}, expected the same")
+    b = {"b": np.concatenate(_filled(biases, len(matrices[0])))} if biases else {}
+    return {"W": np.concatenate(matrices), **b}
+
+
+def _known(word: Word, prefix: str, source: Source) -> _Parts:
+    """The names of a cell's arrays, with what the word says about them checked."""
+    parts = _without_output_layer(_parts(prefix, source.arrays), source)
+    if word.option("concatenated") is not None and not parts.concatenated:
+        raise ExportError(f"--layers: {word}: the cell has matrices for input and state, none on their concatenation")
+    if word.option("orientation") is not None and (parts.concatenated or not parts.bare) and word.name != "min_gru":
+        raise ExportError(f"--layers: {word}: names and shapes say the orientation of the arrays")
+    return parts
+
+
+def _without_output_layer(parts: _Parts, source: Source) -> _Parts:
+    """Without ``W_o`` and ``b_o`` where they are no gate's but those of a layer behind the cell, ``y = W_o h``."""
+    for table in parts.weights.values():
+        others = {source.arrays[name].shape for gate, name in table.items() if gate != _OUTPUT_GATE}
+        shape = source.arrays[table[_OUTPUT_GATE]].shape if _OUTPUT_GATE in table else None
+        if (shape is None and not parts.concatenated) or (shape is not None and shape not in others):
+            return parts.renamed(_OUTPUT_GATE, None)
+    return parts
+
+
 def _check_kind(word: Word, parts: _Parts) -> None:
     gates = parts.gates
     if gates >= _OWN_GATES:
-        what = "an LSTM, or a GRU with independent input and forget gates"
         raise ExportError(
-            f"{word}: {_example(parts, _OWN_GATES)} are the gates of {what}; gru_engine has no such recurrent layer"
+            f"{word}: {_example(parts, _OWN_GATES)} are independent input and forget gates; a cell with h' = f h + i n is "
+            f"the word {_instead(word, 'input_forget_gru')}, an LSTM is not supported"
         )
     if _OUTPUT_GATE in gates:
         raise ExportError(
-            f"{word}: {_example(parts, {_OUTPUT_GATE})} is an output gate (a GRU with gate memory has one); gru_engine has no "
-            "such recurrent layer"
+            f"{word}: {_example(parts, {_OUTPUT_GATE})} is an output gate, which a GRU has not; a GRU with gate memory is the "
+            f"word {_instead(word, 'gate_memory_gru')}"
         )
+
+
+def _instead(word: Word, name: str) -> str:
+    return str(Word(name, word.arguments))
 
 
 def _example(parts: _Parts, gates: set[str]) -> str:
@@ -165,7 +256,10 @@ def _arrays(word: Word, parts: _Parts, source: Source) -> dict[str, Array]:
     reset_gate = word.option("reset_gate") or "r"
     if reset_gate not in ("r", "z"):
         raise ExportError(f"--layers: reset_gate of {word} must be r or z, got {reset_gate!r}")
-    gates = "zn" if word.option("reset") == "none" else reset_gate + "zn"
+    return _gathered(word, parts, source, "zn" if word.option("reset") == "none" else reset_gate + "zn")
+
+
+def _gathered(word: Word, parts: _Parts, source: Source, gates: str) -> dict[str, Array]:
     separate = not parts.concatenated
     kinds = {"W": ("x", "w"), "U": ("h",)} if separate else {"W": ("w",)}
     tables = {
@@ -179,7 +273,9 @@ def _arrays(word: Word, parts: _Parts, source: Source) -> dict[str, Array]:
             raise ExportError(f"{word}: there is no matrix {role} of the gate {lacking[0]}; found: {known}")
     matrices = {role: [source.get(table[gate], word, 2) for gate in gates] for role, table in tables.items()}
     hidden, columns = _sizes(word, parts, matrices, source)
-    if "r" not in gates:  # then the arrays of a reset gate influence nothing, and the word says so
+    if (
+        word.name == "gru" and "r" not in gates
+    ):  # then the arrays of a reset gate influence nothing, and the word says so
         source.used |= {table["r"] for part in (parts.weights, parts.biases) for table in part.values() if "r" in table}
     if columns:
         matrices = {role: [array.T for array in arrays] for role, arrays in matrices.items()}

@@ -25,6 +25,10 @@ A checkpoint says which arrays there are, not what is done with them. A chain is
 
 Without ``last`` and ``summary`` there is an output for every time step. P may be empty for a module saved by itself: ``gru()``.
 
+The cells of ``gru_engine.cells`` have words of their own, with the names of these functions and the same arguments:
+``gate_memory_gru(P)``, ``input_forget_gru(P)``, ``layer_norm_gru(P, zoneout=0.1)``, ``layer_norm_sum_gru(P)``, ``min_gru(P)``,
+``norm_input_gru(P)``, ``zoneout_gru(P, zoneout=0.1)`` (``gru_engine.export.variants``).
+
 Whose names a module has is seen (``gru_engine.export.layouts``); so is a hand-written cell with arrays such as ``W_r``, ``U_z``
 (``gru_engine.export.cells``). Any other GRU is written out: ``gru(W=NAME, U=NAME, b_x=NAME, b_h=NAME)``, or gate by gate
 ``gru(W_r=NAME, U_r=NAME, b_r=NAME, W_z=NAME, ...)``. Conventions that a framework leaves to its user are options of ``gru``:
@@ -55,7 +59,7 @@ from gru_engine.export.common import Array, ExportError
 from gru_engine.export.graph import Dim, Graph, Ids, Node, Tensor, cat
 from gru_engine.export.layouts import Cell, Layers
 from gru_engine.export.lowering import lower
-from gru_engine.export.words import ACTIVATIONS, Arrays, Source, Word, parse
+from gru_engine.export.words import ACTIVATIONS, VARIANTS, Arrays, Source, Word, parse
 from gru_engine.network import Network
 
 __all__ = ["Arrays", "Built", "Source", "Word", "build", "infer", "parse"]
@@ -111,6 +115,8 @@ class _Builder:
                 self._summary(ends)
             elif word.name in ACTIVATIONS:
                 self._activation(word)
+            elif word.name in VARIANTS:
+                self.gru(word)
             else:
                 getattr(self, word.name)(word)
         value = self._previous(self.words[-1], None)
@@ -148,7 +154,7 @@ class _Builder:
 
     def one_hot(self, word: Word) -> None:
         following = next((w.name for w in self.words[1:] if w.name != "flip"), "")
-        if following not in ("gru", "bidirectional", "skip_connections", "linear"):
+        if following not in (*VARIANTS, "gru", "bidirectional", "skip_connections", "linear"):
             raise ExportError("--layers: one_hot must be followed by gru or linear")
 
     def embedding(self, word: Word) -> None:
@@ -231,6 +237,8 @@ class _Builder:
                 self.ends.append(self._cell(word, cell, features, direction == 1, name, initial))
             features = np.concatenate([node.ids for node in self.ends])
         self.value = Tensor.of((*value.dims[:2], (features.size,)), features)
+        if layers[0][0].function != "gru" and layers[0][0].options.get("gates", "").count("o"):
+            self.ends = []  # with an output gate the state is no value of the network
         layers_text = f", {len(layers)} layers" * (len(layers) > 1)
         directions_text = ", bidirectional" * (len(self.ends) > 1)
         learned = f", initial state {word.option('h0')}" * (h0 is not None)
@@ -240,6 +248,10 @@ class _Builder:
         """One direction of one layer, in the order of time that the value before it has."""
         arrays = cell.arrays if h0 is None else {**cell.arrays, "h0": h0}
         flipped = self.value is not None and _flipped(self.value)
+        if cell.function != "gru":
+            if flipped or reverse:
+                raise ExportError(f"{word}: only a GRU can run from the end of the sequence to its start")
+            return self.graph.cell(features, cell.function, arrays, cell.options, cell.hidden, name)
         options = {**cell.options, "direction": "reverse" if reverse != flipped else "forward"}
         return self.graph.gru(features, arrays, options, None, name)
 
@@ -296,15 +308,15 @@ class _Builder:
 
     def _summary(self, ends: list[Node]) -> None:
         if not ends:
-            raise ExportError("--layers: summary must follow a gru")
-        edges = ["first" if node.options["direction"] == "reverse" else "last" for node in ends]
+            raise ExportError("--layers: summary must follow a gru (behind an output gate take last)")
+        edges = ["first" if node.options.get("direction") == "reverse" else "last" for node in ends]
         ids = np.concatenate([self.graph.ends(node.ids, edge) for node, edge in zip(ends, edges)])
         self.value = Tensor.of((("B",), (ids.size,)), ids)
         reverse = ", then of its reverse direction at the start" * (len(ends) > 1)
         self.lines.append(f"summary: the state of the last layer at the end of the sequence{reverse}")
 
 
-_OF_STEPS = ("gru", "bidirectional", "skip_connections", "last", "summary", "flip")
+_OF_STEPS = (*VARIANTS, "gru", "bidirectional", "skip_connections", "last", "summary", "flip")
 
 
 def _flipped(value: Tensor) -> bool:
@@ -323,11 +335,11 @@ class _Module:
     outputs: int
 
 
-Options = dict[str, dict[str, str]]
-"""For each module's name options of its word."""
+Said = dict[str, Word]
+"""For each module's name its word."""
 
 
-def infer(arrays: Arrays, said: Options | None = None) -> list[Word]:
+def infer(arrays: Arrays, said: Said | None = None) -> list[Word]:
     """The chain that the names and shapes of a checkpoint leave no choice about.
 
     Only ``[embedding] gru ... gru [linear]`` is inferred, with an output for every time step and nothing between the layers:
@@ -388,7 +400,7 @@ def _text(chain: list[_Module], before: list[Word] | None = None, activation: st
     return " ".join(parts)
 
 
-def _modules(arrays: Arrays, said: Options) -> Iterator[list[_Module]]:
+def _modules(arrays: Arrays, said: Said) -> Iterator[list[_Module]]:
     """For each module of a checkpoint what it can be."""
     claimed: set[str] = set()
     found: list[tuple[int, list[_Module]]] = []
@@ -397,7 +409,8 @@ def _modules(arrays: Arrays, said: Options) -> Iterator[list[_Module]]:
         if any(name.startswith(prefix) for name in claimed if prefix):
             continue  # a cell of a stack that was read as a whole
         path = prefix.rstrip(".")
-        word = Word("gru", (path,) if path else (), tuple(said.get(path, {}).items()))
+        known = said.get(path, Word("gru"))
+        word = Word(known.name, (path,) if path else (), known.options)
         source = Source(arrays)
         layers = layouts.read_gru(word, prefix, source)
         claimed |= source.used

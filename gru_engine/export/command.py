@@ -13,7 +13,9 @@ import click
 
 from gru_engine.export import chain, common
 from gru_engine.export.common import ExportError
+from gru_engine.format import read
 from gru_engine.network import Network
+from gru_engine.precision import DTYPES
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,7 +25,13 @@ _OPTIONS = (
         type=click.File("rb"),
         help="A JSON object to be put into the file, such as the meaning of tokens (Model.metadata).",
     ),
-    click.option("--dtype", default="float32", show_default=True, help="Type of the weights in the file."),
+    click.option(
+        "--dtype",
+        type=click.Choice(DTYPES),
+        default="float32",
+        show_default=True,
+        help="Type of the weights in the file. The export is checked with float32; what another type changes is reported.",
+    ),
     click.option(
         "--threshold",
         default=common.THRESHOLD,
@@ -111,4 +119,15 @@ def save(
     net.metadata["source"] = {key: value for key, value in origin.items() if value is not None}
     for comparison in common.save(net, out, run, framework, dtype=dtype, threshold=threshold, inputs=inputs):
         click.echo(comparison)
+    show_file(out, dtype, "the float64 reference" if run is None else framework)
+
+
+def show_file(out: Path, dtype: str, other: str) -> None:
+    """What was written; with weights of fewer bits, how far its golden vectors may differ from the other side."""
+    if dtype != "float32":
+        allowed = max(case.tolerance for case in read(out).golden)
+        click.echo(
+            f"golden vectors: {dtype} weights may differ from {other} by {allowed:.2e}, "
+            f"{common.REDUCED_TOLERANCE:g} times the largest difference found"
+        )
     click.echo(f"{out}: {out.stat().st_size} bytes")

@@ -9,6 +9,7 @@ outputs have new ids. ``gru_engine.export.lowering`` makes a ``Network`` of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +24,10 @@ Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
 
 Factor = str | int
-"""``"B"`` the batch, ``"T"`` the time, ``"R"`` the time from its end to its start, or a number of features."""
+"""``"B"`` the batch, ``"T"`` the time, ``"R"`` the time from its end to its start, or a number of features.
+
+``"T+4"`` and the like is the time with another number of steps, between a padding and the convolution that removes it.
+"""
 Dim = tuple[Factor, ...]
 """An axis: the product of its factors, the first the slowest; () is an axis of size 1."""
 
@@ -35,9 +39,15 @@ class AxisError(ExportError):
     """An axis has another meaning than an operation needs: batch and time may have been taken for each other."""
 
 
+def _factor_text(f: Factor) -> str:
+    if not isinstance(f, str):
+        return f"{f} features"
+    return _NAMES.get(f) or f"{_NAMES[f[0]]} {f[1]} {f[2:]} steps"
+
+
 def axis_text(dim: Dim) -> str:
     """An axis in words."""
-    return " x ".join(_NAMES.get(f, str(f)) if isinstance(f, str) else f"{f} features" for f in dim) or "1"
+    return " x ".join(map(_factor_text, dim)) or "1"
 
 
 def is_features(dim: Dim) -> bool:
@@ -92,7 +102,7 @@ class Tensor:
         """The shape where batch and time have the given sizes."""
         return tuple(int(np.prod([sizes[f] if isinstance(f, str) else f for f in dim])) for dim in self.dims)
 
-    def _position(self, dim: int) -> int:
+    def position(self, dim: int) -> int:
         """Which axis of ``ids`` the first features of axis ``dim`` are."""
         return sum(isinstance(f, int) for d in self.dims[:dim] for f in d)
 
@@ -100,13 +110,13 @@ class Tensor:
         """``ids`` with exactly one axis for axis ``dim``, which must be features alone; and which one it is."""
         if not is_features(self.dims[dim]):
             raise AxisError(f"axis {dim} is {axis_text(self.dims[dim])} in {self}, expected features")
-        axis = self._position(dim)
+        axis = self.position(dim)
         return (self.ids if self.dims[dim] else np.expand_dims(self.ids, axis)), axis
 
     def replaced(self, dim: int, ids: Ids) -> Tensor:
         """The tensor whose axis ``dim`` is the one axis that ``ids`` has more than the others need."""
         dims = list(self.dims)
-        dims[dim] = (ids.shape[self._position(dim)],)
+        dims[dim] = (ids.shape[self.position(dim)],)
         return Tensor.of(dims, ids)
 
     # ---- arrays
@@ -143,7 +153,7 @@ class Tensor:
         """The axes in another order."""
         axes: list[int] = []
         for dim in order:
-            start = self._position(dim)
+            start = self.position(dim)
             axes += range(start, start + sum(isinstance(f, int) for f in self.dims[dim]))
         return Tensor(tuple(self.dims[dim] for dim in order), self.ids.transpose(axes))
 
@@ -237,8 +247,11 @@ def cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
 class Node:
     """One operation.
 
-    ``operation`` is one of input, tokens, state, one_hot, embedding, dense, gru, affine, activation, add, multiply, last,
-    first; ``inputs`` are the ids that it reads; its own outputs have the ids from ``first`` on.
+    ``operation`` is one of input, tokens, state, one_hot, embedding, dense, gru, affine, activation, add, multiply, norm, last,
+    first, and of ``gru_engine.export.over_time`` conv1d, mean, max, attend; ``inputs`` are the ids that it reads; its own
+    outputs have the ids from ``first`` on. A node of the operation intermediate is no value of a network by itself, such as
+    weights that are a softmax over time: what reads it becomes another node, and if it is needed all the same, the model is
+    refused with the text in its options, ``refusal``.
     """
 
     operation: str
@@ -275,13 +288,16 @@ class Graph:
         """For each id the number of its node."""
         return np.searchsorted(self._starts, ids, side="right") - 1
 
-    def _add(self, operation: str, inputs: list[Ids], width: int, **content: Any) -> Node:
+    def new_node(self, operation: str, inputs: list[Ids], width: int, **content: Any) -> Node:
+        """Append a node; ``content`` are further fields of ``Node``."""
         used = [self.nodes[i] for ids in inputs for i in np.unique(self.node_numbers(ids))]
         for node in used:
             if node.operation == "tokens" and operation not in ("embedding", "one_hot"):
                 raise ExportError(
                     "tokens are used as numbers; they can only be looked up in a table or made one-hot vectors"
                 )
+            if node.options.get("kind") in ("padded", "stretched"):
+                raise ExportError(node.options["refusal"])
             if node.operation == "state" and not node.options.get("open"):
                 raise ExportError(
                     f"the {node.name} is used in the computation: beside its one input, a network has initial states of GRUs only"
@@ -300,7 +316,7 @@ class Graph:
     def source(self, operation: str, dims: Sequence[Dim], name: str = "") -> Tensor:
         """The network's input (``"input"``, ``"tokens"``), or an initial ``"state"``, with the given axes."""
         shape = [f for dim in dims for f in dim if isinstance(f, int)]
-        node = self._add(operation, [], int(np.prod(shape)))
+        node = self.new_node(operation, [], int(np.prod(shape)))
         node.name = name
         return Tensor.of(dims, node.ids.reshape(shape))
 
@@ -316,7 +332,7 @@ class Graph:
             raise ExportError(
                 f"the tokens are read with vocabularies of {tokens.options['vocabulary']} and of {vocabulary}"
             )
-        node = self._add(operation, [t.ids.reshape(-1)], width, arrays=arrays)
+        node = self.new_node(operation, [t.ids.reshape(-1)], width, arrays=arrays)
         return Tensor.of((*t.dims, (width,)), node.ids)
 
     def embedding(self, t: Tensor, E: Array) -> Tensor:
@@ -329,7 +345,7 @@ class Graph:
 
     # ---- matrices
 
-    def _rows(self, t: Tensor, dim: int, what: str) -> tuple[Ids, tuple[int, ...]]:
+    def rows(self, t: Tensor, dim: int, what: str) -> tuple[Ids, tuple[int, ...]]:
         """``ids`` as a matrix, a row for each place of the other axes of features; and those axes."""
         ids, axis = t.spread(dim)
         ids = np.moveaxis(ids, axis, -1)
@@ -339,17 +355,17 @@ class Graph:
 
     def dense(self, t: Tensor, W: Array, b: Array | None = None) -> Tensor:
         """``W x + b`` along the last axis."""
-        rows, others = self._rows(t, t.rank - 1, "the matrix")
+        rows, others = self.rows(t, t.rank - 1, "the matrix")
         if W.shape[1] != rows.shape[1]:
             raise AxisError(f"a matrix of {W.shape[1]} columns multiplies {t}")
         arrays = {"W": W} if b is None else {"W": W, "b": b}
-        nodes = [self._add("dense", [row], W.shape[0], arrays=arrays) for row in rows]
+        nodes = [self.new_node("dense", [row], W.shape[0], arrays=arrays) for row in rows]
         ids = np.stack([node.ids for node in nodes]).reshape(*others, W.shape[0])
         return Tensor.of((*t.dims[:-1], (W.shape[0],)), ids)
 
     def gru(self, x: Ids, arrays: dict[str, Array], options: dict[str, Any], state: Ids | None, name: str) -> Node:
         """One direction of one layer. ``state`` are the ids of the initial state, where that is an input."""
-        node = self._add("gru", [x], arrays["U"].shape[1], arrays=arrays, options=options)
+        node = self.new_node("gru", [x], arrays["U"].shape[1], arrays=arrays, options=options)
         node.name = name
         if node.per_sequence:
             raise ExportError("a GRU reads a value of a whole sequence")
@@ -360,46 +376,88 @@ class Graph:
             node.options = {**options, "state": state.tolist()}
         return node
 
+    def cell(
+        self, x: Ids, function: str, arrays: dict[str, Array], options: dict[str, Any], width: int, name: str
+    ) -> Node:
+        """A cell of ``gru_engine.cells``, by the name of its function; its matrix of the input is W."""
+        node = self.new_node("cell", [x], width, arrays=arrays, options={**options, "function": function})
+        node.name = name
+        if node.per_sequence:
+            raise ExportError("a recurrent cell reads a value of a whole sequence")
+        return node
+
     # ---- feature by feature
 
-    def _pointwise(self, operation: str, tensors: Sequence[Tensor], arrays: dict[str, Array], **options: Any) -> Tensor:
+    def pointwise(self, operation: str, tensors: Sequence[Tensor], arrays: dict[str, Array], **options: Any) -> Tensor:
         """A node with one output for each feature of ``tensors``, which have the same axes."""
         first = tensors[0]
         order = np.argsort(first.ids, axis=None, kind="stable")  # in the order of its source, whatever the layout
         inputs = [t.ids.reshape(-1)[order] for t in tensors]
         arrays = {name: np.broadcast_to(array, first.ids.shape).reshape(-1)[order] for name, array in arrays.items()}
-        node = self._add(operation, inputs, order.size, arrays=arrays, options=options)
+        node = self.new_node(operation, inputs, order.size, arrays=arrays, options=options)
         ids = np.empty(order.size, np.int64)
         ids[order] = node.ids
         return Tensor(first.dims, ids.reshape(first.ids.shape))
 
     def affine(self, t: Tensor, scale: npt.ArrayLike, shift: npt.ArrayLike) -> Tensor:
         """``a * scale + shift``; both broadcast to ``t.ids``."""
-        return self._pointwise("affine", [t], {"scale": np.asarray(scale), "shift": np.asarray(shift)})
+        return self.pointwise("affine", [t], {"scale": np.asarray(scale), "shift": np.asarray(shift)})
 
     def activation(self, t: Tensor, spec: ActivationLike) -> Tensor:
         """An activation function that acts on each feature by itself."""
-        return self._pointwise("activation", [t], {}, activation=spec)
+        return self.pointwise("activation", [t], {}, activation=spec)
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
         """``a + b``, broadcast."""
-        return self._pointwise("add", broadcast(a, b), {})
+        return self.pointwise("add", broadcast(a, b), {})
 
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         """``a * b``, broadcast."""
-        return self._pointwise("multiply", broadcast(a, b), {})
+        return self.pointwise("multiply", broadcast(a, b), {})
 
     def softmax(self, t: Tensor, dim: int, log: bool) -> Tensor:
         """Softmax or log-softmax along an axis of features."""
-        rows, others = self._rows(t, dim, "softmax")
+        rows, others = self.rows(t, dim, "softmax")
         spec = "log_softmax" if log else "softmax"
-        nodes = [self._add("activation", [row], row.size, options={"activation": spec}) for row in rows]
+        nodes = [self.new_node("activation", [row], row.size, options={"activation": spec}) for row in rows]
         ids = np.stack([node.ids for node in nodes]).reshape(*others, rows.shape[1])
-        return t.replaced(dim, np.moveaxis(ids, -1, t._position(dim)))
+        return t.replaced(dim, np.moveaxis(ids, -1, t.position(dim)))
+
+    def norm(
+        self,
+        t: Tensor,
+        dims: Sequence[int],
+        scale: npt.ArrayLike = 1.0,
+        shift: npt.ArrayLike = 0.0,
+        *,
+        epsilon: float,
+        rms: bool = False,
+    ) -> Tensor:
+        """Layer normalisation, or that of the root mean square, over one or several axes of features together.
+
+        ``scale`` and ``shift`` broadcast to the sizes of these axes, in the order of ``dims``.
+        """
+        for dim in dims:
+            if not is_features(t.dims[dim]):
+                raise AxisError(
+                    f"a normalisation is over axis {dim}, {axis_text(t.dims[dim])}, of {t}; only features can be"
+                )
+        order = [*(i for i in range(t.rank) if i not in dims), *dims]
+        moved = t.permute(order)
+        shape = [math.prod(int(f) for f in t.dims[dim]) for dim in dims]
+        width = math.prod(shape)
+        parts = moved.ids.size // width
+        arrays = {
+            name: np.tile(np.broadcast_to(np.asarray(array), shape).reshape(-1), parts)
+            for name, array in (("scale", scale), ("shift", shift))
+        }
+        options = {"epsilon": epsilon, "rms": rms, "parts": parts}
+        node = self.new_node("norm", [moved.ids.reshape(-1)], moved.ids.size, arrays=arrays, options=options)
+        return Tensor(moved.dims, node.ids.reshape(moved.ids.shape)).permute(np.argsort(order).tolist())
 
     def sum(self, t: Tensor, dim: int) -> Tensor:
         """The sum along an axis of features, which disappears."""
-        size = t.spread(dim)[0].shape[t._position(dim)]
+        size = t.spread(dim)[0].shape[t.position(dim)]
         if size <= 8:
             parts = [t.select(dim, i) for i in range(size)]
             total = parts[0]
@@ -439,7 +497,7 @@ class Graph:
             source = self.nodes[number]
             if source.per_sequence:
                 raise ExportError("the value of a whole sequence has no time steps")
-            node = self._add(operation, [source.ids], source.width)
+            node = self.new_node(operation, [source.ids], source.width)
             node.per_sequence = True
             result[numbers == number] += node.first - source.first
         return result

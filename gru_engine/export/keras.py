@@ -31,6 +31,7 @@ from gru_engine.export.keras_calls import (
 from gru_engine.export.keras_layers import LAYERS, Context, Masks, Value, refusal
 from gru_engine.export.keras_model import MODELS, Source, Spec, read, read_live
 from gru_engine.export.keras_recurrent import bidirectional, recurrent
+from gru_engine.export.keras_time import READS_TIME
 from gru_engine.export.traced import Outputs, Traced
 from gru_engine.network import Network
 
@@ -149,7 +150,7 @@ def _layouts(model: Spec) -> list[str]:
     time_major = any(spec.option("time_major", False) for spec in specs)
     carried = any(spec.option("stateful", False) for spec in specs) or len(_inputs(model)) > 1
     tokens = any(spec.kind == "Embedding" for spec in specs)
-    reads_time = any(spec.kind in RECURRENT for spec in specs)  # only such a layer tells the axes apart
+    reads_time = any(spec.kind in (*RECURRENT, *READS_TIME) for spec in specs)  # only such a layer tells the axes apart
     if len(shape) < 2:
         raise ExportError(f"the input of {model} has the shape {shape}, expected a batch of sequences")
     if tokens and len(shape) != 2:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gru_engine.activations import ActivationLike
-from gru_engine.export import operations
+from gru_engine.export import operations, over_time
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import AxisError, Tensor, axis_text, is_features
 from gru_engine.export.operations import Context
@@ -29,6 +29,9 @@ _PLAIN: dict[str, ActivationLike] = {
     "celu": ("elu", 1.0),
     "leaky_relu": ("leaky_relu", 0.2),
     "sparse_sigmoid": ("hard_sigmoid", 0.5, 0.5),
+    "exponential": "exp",
+    "relu6": ("clip", 0.0, 6.0),
+    "hard_tanh": ("clip", -1.0, 1.0),
 }
 _CLASSES = ("ReLU", "LeakyReLU", "ELU", "Softmax", "ThresholdedReLU")
 
@@ -118,6 +121,8 @@ def _of_layer(kind: str, config: dict[str, Any]) -> ActivationLike | None:
             return "relu" if slope == 0 else ("leaky_relu", slope)
         if top is None and slope == 0:
             return ("thresholded_relu", threshold)
+        if top is not None and top > 0 and slope == threshold == 0:
+            return ("clip", 0.0, top)
     return None
 
 
@@ -178,8 +183,6 @@ _MADE: dict[str, Callable[[Context, Tensor], Tensor]] = {
     "mish": operations.mish,
     "hard_silu": operations.hardswish,
     "hard_swish": operations.hardswish,
-    "relu6": lambda c, t: operations.limited(c, t, 0.0, 6.0),
-    "hard_tanh": lambda c, t: operations.limited(c, t, -1.0, 1.0),
     "log_sigmoid": _log_sigmoid,
     "tanh_shrink": _tanh_shrink,
     "soft_shrink": _soft_shrink,
@@ -191,14 +194,14 @@ _MADE: dict[str, Callable[[Context, Tensor], Tensor]] = {
 
 
 def softmax(c: Context, t: Tensor, axis: Any, log: bool) -> Tensor:
-    """Softmax or log-softmax along an axis of features."""
+    """Softmax or log-softmax along an axis of features; over the time it is the weights of a sum over time (``Dot``)."""
     axes = axis if isinstance(axis, (list, tuple)) else [axis]
     if len(axes) != 1:
         raise ExportError(f"a softmax over the axes {list(axes)} is not supported, only over one")
     dim = operations.axis_of(t, int(axes[0]))
-    if not is_features(t.dims[dim]):
-        raise AxisError(f"a softmax over the {axis_text(t.dims[dim])} of {t}; it must be over the features")
-    return c.graph.softmax(t, dim, log)
+    if not is_features(t.dims[dim]) and not over_time.is_time(t.dims[dim]):
+        raise AxisError(f"a softmax over the {axis_text(t.dims[dim])} of {t}; it must be over the features or the time")
+    return operations.softmax(c, t, dim, log)
 
 
 def activate(c: Context, t: Tensor, entry: Any, major: int) -> Tensor:

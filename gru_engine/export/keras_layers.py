@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each layer of Keras means for values of known axes: one short function per class.
 
-The table ``LAYERS`` is the list of what can be exported, ``NOT_YET`` and ``REFUSED`` say why some others cannot. A function takes
-the layer's ``Spec`` and its inputs, and returns its outputs. The recurrent layers are in ``gru_engine.export.keras_recurrent``,
-the activation functions in ``gru_engine.export.keras_activations``.
+The table ``LAYERS`` is the list of what can be exported, ``REFUSED`` says why some others cannot. A function takes the layer's
+``Spec`` and its inputs, and returns its outputs. The recurrent layers are in ``gru_engine.export.keras_recurrent``, those along
+the time and normalisation in ``gru_engine.export.keras_time``, activation functions in ``gru_engine.export.keras_activations``.
 
 With a mask (``Masking``, ``Embedding(mask_zero=True)``) Keras skips padding: recurrent layers keep their state there. That is
 what ``lengths=`` does for the whole network at run time. So a value carries whether Keras's mask has come with it, and ``Masks``
@@ -80,22 +80,25 @@ Handler = Callable[[Context, Spec, Sequence[Value]], Value]
 LAYERS: dict[str, Handler] = {}
 """For each class what to do."""
 
-NOT_YET = {
-    "LayerNormalization": "a normalisation over the features",
-    "Conv1D": "a convolution over the time",
-    "GlobalAveragePooling1D": "a mean over the time",
-    "GlobalMaxPooling1D": "a maximum over the time",
-    "Attention": "attention",
-    "AdditiveAttention": "attention",
-}
-"""What a file cannot hold so far."""
+_QUERIES = (
+    "its scores compare every step with a query; a network has attention pooling whose scores come of each step alone, such as "
+    "Dense(1), Softmax(axis=1) and Dot(axes=1)"
+)
+_FEWER = "it makes fewer steps of the sequence; a network has one output for each"
 
 REFUSED = {
+    "Attention": _QUERIES,
+    "AdditiveAttention": _QUERIES,
+    "MultiHeadAttention": _QUERIES,
+    "GroupQueryAttention": _QUERIES,
+    "MaxPooling1D": _FEWER,
+    "AveragePooling1D": _FEWER,
+    "Conv1DTranspose": "it makes more steps of the sequence; a network has one output for each",
+    "UpSampling1D": "it makes more steps of the sequence; a network has one output for each",
     "Lambda": "it is Python code",
     "RepeatVector": "it repeats the value of a whole sequence over the time",
     "Maximum": "a maximum of two values is not among the engine's operations",
     "Minimum": "a minimum of two values is not among the engine's operations",
-    "Dot": "a product over an axis of two values is not among the engine's operations",
     "LSTM": "of the recurrent layers only GRUs are supported",
     "SimpleRNN": "of the recurrent layers only GRUs are supported",
     "CuDNNLSTM": "of the recurrent layers only GRUs are supported",
@@ -115,8 +118,6 @@ def handles(*kinds: str) -> Callable[[Handler], Handler]:
 
 def refusal(spec: Spec) -> str:
     """Why a layer that is not in the table cannot be exported."""
-    if spec.kind in NOT_YET:
-        return f"{NOT_YET[spec.kind]} is not among the engine's operations yet"
     if spec.kind in REFUSED:
         return REFUSED[spec.kind]
     if ">" in spec.kind:
@@ -261,6 +262,10 @@ def _softmax(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
         raise ExportError(
             "with a mask this layer compares the mask, which is of time steps, with the features; use Activation('softmax')"
         )
+    if c.masks.sources:  # over the time it reads padding as data
+        axis = operations.axis_of(x.tensor, int(np.ravel(spec.option("axis", -1))[0]))
+        if not is_features(x.tensor.dims[axis]):
+            c.masks.read(spec, x)
     return x.but(softmax(c, x.tensor, spec.option("axis", -1), log=False))
 
 

@@ -212,12 +212,20 @@ def _slots(spec: Spec, major: int) -> list[tuple[str, bool]]:
     """The names of a layer's own arrays in Keras's order, and whether each can be trained."""
     kind, option = spec.kind, spec.option
     bias = [("bias", True)] if option("use_bias", True) else []
-    if kind in ("Dense", "Conv1D"):
+    if kind in ("Dense", "Conv1D", "Convolution1D"):
         return [("kernel", True), *bias]
     if kind in ("GRUCell", "CuDNNGRU") or (kind == "GRU" and "cell" not in spec.children):
         return [("kernel", True), ("recurrent_kernel", True), *bias]
     if kind == "Embedding":
         return [("embeddings", True)]
+    if kind == "DepthwiseConv1D":
+        return [("kernel", True), *bias]
+    if kind in ("SeparableConv1D", "SeparableConvolution1D"):
+        return [("depthwise_kernel", True), ("pointwise_kernel", True), *bias]
+    if kind == "RMSNormalization":
+        return [("scale", True)]
+    if kind == "LayerNormalization" and option("rms_scaling", False):
+        return [("gamma", True)]
     if kind in ("BatchNormalization", "LayerNormalization"):
         named = [("gamma", True)] * bool(option("scale", True)) + [("beta", True)] * bool(option("center", True))
         moving = [("moving_mean", False), ("moving_variance", False)]
@@ -256,6 +264,8 @@ def _same_name(slot: str, stored: str) -> bool:
         "moving_mean",
         "moving_variance",
         "alpha",
+        "pointwise_kernel",
+        "scale",
     }
     return last == slot or last not in known
 

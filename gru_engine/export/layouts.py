@@ -16,25 +16,36 @@ from typing import Any
 import numpy as np
 
 from gru_engine.export.common import Array, ExportError, gru_arrays
-from gru_engine.export.words import CONVENTIONS, GATES, ROLES, Arrays, Source, Word
+from gru_engine.export.words import CONVENTIONS, GATES, ROLES, VARIANTS, Arrays, Source, Word
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One direction of one layer: arrays and options are arguments of ``Network.gru``."""
+    """One direction of one layer: arrays and options are arguments of ``Network.gru``, or of a function of ``gru_engine.cells``.
+
+    Attributes
+    ----------
+    arrays, options : dict
+    function : str
+        The name of that function; ``"gru"`` is ``Network.gru``.
+    widths : (int, int), optional
+        What it reads and what its state is, where W and U do not say it.
+    """
 
     arrays: dict[str, Array]
     options: dict[str, Any]
+    function: str = "gru"
+    widths: tuple[int, int] | None = None
 
     @property
     def inputs(self) -> int:
         """Width that it reads."""
-        return int(self.arrays["W"].shape[1])
+        return self.widths[0] if self.widths else int(self.arrays["W"].shape[1])
 
     @property
     def hidden(self) -> int:
         """Width of its state."""
-        return int(self.arrays["U"].shape[1])
+        return self.widths[1] if self.widths else int(self.arrays["U"].shape[1])
 
 
 Layers = list[list[Cell]]
@@ -104,6 +115,13 @@ def _keras(word: Word, prefix: str, source: Source) -> Layers:
     """``kernel`` [I, 3H], ``recurrent_kernel`` [H, 3H]; the shape of ``bias`` says where the reset gate acts."""
     W, U = (source.get(prefix + name, word, 2) for name in ("kernel", "recurrent_kernel"))
     _check_gates(word, "recurrent_kernel", U.T, 3)
+    if prefix + "recurrent_bias" in source.arrays:
+        name = prefix.rstrip(".")
+        said = f"layer_norm_gru({name})" if prefix + "gamma" in source.arrays else f"zoneout_gru({name}, zoneout=0.1)"
+        raise ExportError(
+            f"{word}: recurrent_bias beside kernel is a layer of haste, whose zoneout acts at inference but leaves no trace in "
+            f"the arrays; say it: {said} (zoneout=0 if there is none)"
+        )
     b = source.find(prefix + "bias", word, 1, 2)
     hidden = U.shape[0]
     if b is None:
@@ -172,6 +190,25 @@ def _nnx(word: Word, prefix: str, source: Source) -> Layers:
     _check_gates(word, "dense_h.kernel", U.T, 3)
     biases = [source.find(f"{prefix}{name}.bias", word, 1) for name in ("dense_i", "dense_h")]
     return _one(gru_arrays(W, U, *biases, columns=True), gates="rzn", reset="after")
+
+
+# ---- SpeechBrain
+
+
+def _light(word: Word, prefix: str, source: Source) -> Layers:
+    """``w.weight`` [2H, I] behind a batch normalisation, which goes into it; ``u.weight`` [2H, H]; the candidate first."""
+    W, U = (source.get(f"{prefix}{name}.weight", word, 2) for name in "wu")
+    _check_gates(word, "u.weight", U, 2)
+    for name in ("w.bias", "u.bias"):
+        if f"{prefix}{name}" in source.arrays:
+            raise ExportError(f"{word}: a layer of SpeechBrain's LiGRU has no {name}")
+    factor, shift = read_batchnorm(word, f"{prefix}norm.", source)
+    initial = source.arrays.get(f"{prefix}h_init")
+    if initial is not None and np.any(initial):
+        raise ExportError(f"{word}: h_init is not zero; give it as h0={prefix}h_init")
+    source.used |= {f"{prefix}h_init", f"{prefix}norm.num_batches_tracked"}
+    arrays = {"W": W * factor[:, np.newaxis], "U": U, "b_x": shift}
+    return _one(arrays, gates="nz", reset="none", activation="relu")
 
 
 # ---- Haiku, Sonnet
@@ -374,6 +411,7 @@ LAYOUTS = (
     ),
     Layout("GRUCell of Flax nnx", ("dense_h.kernel", "dense_i.kernel"), _nnx, {"h0", *_ACTIVATION_CHOICES}),
     Layout("GRU of Haiku", ("w_h", "w_i"), _haiku, {"h0"}),
+    Layout("LiGRU of SpeechBrain", ("u.weight", "w.weight", "norm.running_var"), _light, {"h0", "activation"}),
     Layout(
         "CudnnCompatibleGRUCell of TensorFlow 1",
         ("candidate.hidden_projection.kernel", "candidate.input_projection.kernel", "gates.kernel"),
@@ -427,6 +465,10 @@ def read_gru(word: Word, prefix: str, source: Source) -> Layers:
         If there is no such module, one of its arrays has another shape, or the word says what its framework leaves no choice
         about.
     """
+    if word.name in VARIANTS:
+        from gru_engine.export.variants import read_variant
+
+        return [[read_variant(word, prefix, source)]]
     layout = find_layout(word, prefix, source.arrays)
     if layout is None:
         name = prefix.rstrip(".")

@@ -16,12 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from gru_engine import cells
+from gru_engine.activations import activation
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Array, Graph, Ids, Node
 from gru_engine.network import Network, Value
 
 _MOST_PARTS = 16  # pieces that are worth a concatenation; more are gathered by a matrix of zeros and ones
 _POINTWISE = ("affine", "activation", "add", "multiply")
+_POOLING = ("mean", "max")  # over time, feature by feature
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,10 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """The network, and for each of its GRUs, in the order of their states, the graph's node."""
+    """The network, and for each of its GRUs the graph's node and where its hidden state starts in the network's state."""
 
     network: Network
-    grus: list[Node]
+    grus: list[tuple[Node, int]]
 
 
 class _Lowering:
@@ -87,7 +90,10 @@ class _Lowering:
     def _opaque(self, node: Node) -> bool:
         """Whether a node cannot be cut into smaller nodes."""
         whole = ("softmax", "log_softmax")
-        return node.operation not in (*_POINTWISE, "dense", "embedding") or node.options.get("activation") in whole
+        return (
+            node.operation not in (*_POINTWISE, *_POOLING, "dense", "embedding")
+            or node.options.get("activation") in whole
+        )
 
     def _full(self, number: int, end: str) -> Part:
         return Part(number, end, 0, self.nodes[number].width)
@@ -134,16 +140,22 @@ class _Lowering:
         full = self._is_full(key)
         if self._opaque(node) and not full:
             source = self._full(key.node, key.end)
-            return Step("dense", [[source]], "", {"W": _selection(range(key.start, key.stop), node.width)})
+            return Step("slice", [[source]], "", options={"start": key.start, "stop": key.stop})
         if node.operation in ("input", "tokens"):
             if key.end:
                 return Step(key.end, [[self._full(key.node, "")]], "")
             return Step(node.operation, [], node.name, options={**node.options, "width": node.width})
-        if node.operation in ("gru", "embedding", "one_hot") and key.end:
+        if node.operation == "intermediate":
+            raise ExportError(node.options["refusal"] + (f" (in {node.name!r})" if node.name else ""))
+        if node.operation in ("gru", "cell", "embedding", "one_hot", "conv1d") and key.end:
             return Step(key.end, [[Part(key.node, "", key.start, key.stop)]], "")
         cut = slice(key.start, key.stop)
         if node.operation in _POINTWISE:
-            inputs = [self.parts(ids[cut], key.end) for ids in node.inputs]
+            read = [ids[cut] for ids in node.inputs]
+            if len(read) == 2:  # one that is the same for all is broadcast
+                narrow = [bool((ids == ids[0]).all()) for ids in read]
+                read = [ids[:1] if one and narrow != [True, True] else ids for ids, one in zip(read, narrow)]
+            inputs = [self.parts(ids, key.end) for ids in read]
             arrays = {name: array[cut] for name, array in node.arrays.items()}
             return Step(node.operation, inputs, node.name, arrays, node.options)
         if node.operation == "embedding":
@@ -155,10 +167,20 @@ class _Lowering:
         if node.operation == "gru":
             sources, W = self._matrix(node.inputs[0], node.arrays["W"], "")
             return Step("gru", [sources], node.name, {**node.arrays, "W": W}, node.options)
+        if node.operation == "cell":
+            if node.options["function"] == "norm_input_gru":  # whose matrix reads the state too
+                return Step("cell", [self.parts(node.inputs[0], "")], node.name, node.arrays, node.options)
+            sources, W = self._matrix(node.inputs[0], node.arrays["W"], "")
+            return Step("cell", [sources], node.name, {**node.arrays, "W": W}, node.options)
         if node.operation == "dense":
             sources, W = self._matrix(node.inputs[0], node.arrays["W"][cut], key.end)
             bias = {"b": node.arrays["b"][cut]} if "b" in node.arrays else {}
             return Step("dense", [sources], node.name, {"W": W, **bias})
+        if node.operation in _POOLING:
+            return Step(node.operation, [self.parts(node.inputs[0][cut], "")], node.name)
+        if node.operation in ("norm", "conv1d", "attend"):
+            inputs = [self.parts(ids, key.end) for ids in node.inputs]
+            return Step(node.operation, inputs, node.name, node.arrays, node.options)
         if node.operation == "state":
             raise ExportError(
                 f"the {node.name} is used in the computation: beside its one input, a network has initial states of GRUs only"
@@ -219,12 +241,14 @@ def _fuse(steps: dict[Key, Step], outputs: Iterable[list[Key]]) -> dict[Key, Ste
         if before is None or uses[source] != 1 or before.options.get("activation"):
             continue
         merged = None
-        if step.operation == "activation" and before.operation == "dense":
-            merged = Step(
-                "dense", before.inputs, before.name, before.arrays, {"activation": step.options["activation"]}
-            )
-        elif step.operation == "affine" and before.operation in ("dense", "affine"):
-            merged = Step(before.operation, before.inputs, before.name, _scaled(before, step))
+        if step.operation == "activation" and before.operation in ("dense", "conv1d"):
+            options = {**before.options, "activation": step.options["activation"]}
+            if before.operation == "dense" or activation(options["activation"]).elementwise:
+                merged = Step(before.operation, before.inputs, before.name, before.arrays, options)
+        elif step.operation == "affine" and before.operation in ("dense", "affine", "conv1d", "norm"):
+            arrays = _scaled(before, step)
+            if not (before.options.get("rms") and arrays["shift"].any()):
+                merged = Step(before.operation, before.inputs, before.name, arrays, before.options)
         if merged is not None:
             fused[key] = merged
             del fused[source]
@@ -232,12 +256,13 @@ def _fuse(steps: dict[Key, Step], outputs: Iterable[list[Key]]) -> dict[Key, Ste
 
 
 def _scaled(before: Step, step: Step) -> dict[str, Array]:
-    """The arrays of a dense or affine step with a scale and a shift behind it, in float64."""
+    """The arrays of a step with a matrix, or a scale and a shift, with a scale and a shift behind it, in float64."""
     scale, shift = (np.asarray(step.arrays[name], np.float64) for name in ("scale", "shift"))
     arrays = {name: np.asarray(array, np.float64) for name, array in before.arrays.items()}
-    if before.operation == "affine":
+    if before.operation in ("affine", "norm"):
         return {"scale": arrays["scale"] * scale, "shift": arrays["shift"] * scale + shift}
-    return {"W": arrays["W"] * scale[:, np.newaxis], "b": arrays.get("b", np.zeros(1)) * scale + shift}
+    rows = scale.reshape(-1, *[1] * (arrays["W"].ndim - 1))
+    return {"W": arrays["W"] * rows, "b": arrays.get("b", np.zeros(1)) * scale + shift}
 
 
 def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
@@ -258,6 +283,13 @@ def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
             values[key] = net.tokens(options["vocabulary"], name=name)
         elif step.operation == "activation":
             values[key] = net.activation(inputs[0], options["activation"], name=name)
+        elif step.operation == "cell":
+            values[key] = getattr(cells, options.pop("function"))(net, *inputs, **arrays, **options, name=name)
+        elif step.operation == "norm":
+            rms = options.pop("rms")
+            if rms:
+                arrays = {"scale": arrays["scale"]}  # the shift, where there is one, is a step behind it
+            values[key] = getattr(net, "rms_norm" if rms else "layer_norm")(*inputs, **arrays, **options, name=name)
         else:
             values[key] = getattr(net, step.operation)(*inputs, **arrays, **options, name=name)
     return net, values
@@ -277,8 +309,13 @@ def lower(graph: Graph, outputs: list[tuple[str | None, Ids]]) -> Lowered:
     steps = lowering.demand(keys)
     if not any(step.operation in ("input", "tokens") for step in steps.values()):
         raise ExportError("no output depends on the input")
-    grus = [graph.nodes[key.node] for key, step in steps.items() if isinstance(key, Part) and step.operation == "gru"]
     net, values = _emit(_fuse(steps, keys))
     for (name, _), parts in zip(outputs, keys):
         net.output([values[key] for key in parts], name)
+    starts = np.cumsum([0] + [len(layer.initial_state) for layer in net.layers])  # every step is needed, none is pruned
+    grus = [
+        (graph.nodes[key.node], int(starts[values[key].index]))
+        for key, step in steps.items()
+        if isinstance(key, Part) and step.operation == "gru"
+    ]
     return Lowered(net, grus)

@@ -253,6 +253,16 @@ def _check_lengths(c: Context) -> None:
     others = [name for name, takes in c.lengths if not takes]
     if takers and others:
         raise ExportError(f"GRU {takers[0]!r} takes the lengths of the sequences, but GRU {others[0]!r} does not")
+    ahead = [
+        node
+        for node in c.graph.nodes
+        if node.operation in ("mean", "max", "attend") or (node.operation == "conv1d" and node.options["padding"][1])
+    ]
+    if takers and ahead:
+        raise ExportError(
+            f"the model takes the lengths of the sequences, but {ahead[0].name or ahead[0].operation!r} reads the steps behind a "
+            "sequence's end too"
+        )
     if takers and c.ends:
         raise ExportError(
             f"the model takes the lengths of the sequences, but {c.ends[0]!r} reads the end of the time axis whatever they are; "

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gru_engine.export import operations
+from gru_engine.export import norms, operations
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Tensor, is_features
 from gru_engine.export.onnx_ops import HANDLERS, Above, Call, Context, axes_of, handles, plain
@@ -55,6 +55,8 @@ def _sum(c: Context, call: Call) -> Any:
 @handles("Sub")
 def _sub(c: Context, call: Call) -> Any:
     a, b = _operands(call)
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return operations.minus(c, a, b)
     return _sum_of(c, a, c.graph.affine(b, -1.0, 0.0) if isinstance(b, Tensor) else -b)
 
 
@@ -62,7 +64,7 @@ def _sub(c: Context, call: Call) -> Any:
 def _mul(c: Context, call: Call) -> Any:
     a, b = _operands(call)
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return c.graph.multiply(a, b)
+        return operations.product(c, a, b)
     return operations.affine(c, a, b, 0.0) if isinstance(a, Tensor) else operations.affine(c, b, a, 0.0)
 
 
@@ -88,24 +90,32 @@ HANDLERS["Abs"] = lambda c, call: operations.absolute(c, call.inputs[0])
 def _pow(c: Context, call: Call) -> Any:
     t = variable(call.inputs[0], "the base of a power")
     exponent = call.constant(1, "the exponent")
-    return operations.power(c, t, exponent.item() if exponent.size == 1 else None)
+    number = exponent.item() if exponent.size == 1 else None
+    if number in (0.5, -0.5):
+        return norms.root(c.graph, c.written, t, inverse=number == -0.5)
+    return operations.power(c, t, number)
 
 
-@handles("ReduceSum", "ReduceMean", "ReduceSumSquare")
+HANDLERS["Sqrt"] = lambda c, call: norms.root(c.graph, c.written, call.inputs[0])
+HANDLERS["Reciprocal"] = lambda c, call: norms.reciprocal(c.graph, c.written, call.inputs[0])
+
+
+@handles("ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceMax")
 def _reduce(c: Context, call: Call) -> Any:
     t = variable(call.inputs[0], "the value")
     axes = call.option("axes", 1)
     if not axes and call.attributes.get("noop_with_empty_axes"):
         return t
     t = c.graph.multiply(t, t) if call.op == "ReduceSumSquare" else t
-    dims = axes_of(t, axes) if axes else None
-    result, terms = operations.total(c, t, dims, bool(call.attributes.get("keepdims", 1)))
-    return c.graph.affine(result, 1 / terms, 0.0) if call.op == "ReduceMean" else result
+    dims, keep = axes_of(t, axes) if axes else None, bool(call.attributes.get("keepdims", 1))
+    if call.op in ("ReduceMean", "ReduceMax"):
+        return (operations.mean if call.op == "ReduceMean" else operations.largest)(c, t, dims, keep)
+    return operations.total(c, t, dims, keep)[0]
 
 
 # ---- activations
 
-for _name in ("Tanh", "Relu", "Softsign"):
+for _name in ("Tanh", "Relu", "Softsign", "Exp"):
     HANDLERS[_name] = lambda c, call: c.graph.activation(call.inputs[0], call.op.lower())
 
 
@@ -224,8 +234,8 @@ def _extremum(c: Context, call: Call) -> Any:
 def _softmax(c: Context, call: Call) -> Any:
     t, log = variable(call.inputs[0], "the value"), call.op == "LogSoftmax"
     (axis,) = axes_of(t, [call.attributes.get("axis", -1 if call.opset >= 13 else 1)])
-    if call.opset >= 13 or axis == t.rank - 1:
-        result = c.graph.softmax(t, axis, log)
+    if call.opset >= 13 or not any(t.dims[axis + 1 :]):
+        result = operations.softmax(c, t, axis, log)
         c.made[result.ids.tobytes()] = f"{call.op} {axis}", t
         return result
     # Before operator set 13 it went over all axes from this one on.

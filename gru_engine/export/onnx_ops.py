@@ -53,7 +53,6 @@ class Context(operations.Context):
     """
 
     made: dict[bytes, tuple[str, Tensor]] = field(default_factory=dict)
-    states: list[Tensor] = field(default_factory=list)  # of GRU cells that are written out
     lengths: list[tuple[str, bool]] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
 
@@ -329,7 +328,7 @@ def _reverse_sequence(c: Context, call: Call) -> Any:
 def _matmul(c: Context, call: Call) -> Any:
     a, b = call.inputs
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        raise ExportError("both factors of a matrix product depend on the input")
+        return operations.matrix_product(c, a, b)
     left = isinstance(a, np.ndarray)
     t, M = (b, plain(a)) if left else (a, plain(b))
     if M.ndim > 2:

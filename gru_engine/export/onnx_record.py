@@ -13,7 +13,7 @@ import onnx
 import onnx.inliner
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
-from gru_engine.export import onnx_math  # noqa: F401  it adds to the handlers
+from gru_engine.export import onnx_math, onnx_time  # noqa: F401  they add to the handlers
 from gru_engine.export.common import Array, ExportError
 from gru_engine.export.graph import Graph, Tensor
 from gru_engine.export.onnx_ops import HANDLERS, LENGTHS, MOVING, Above, Call, Context

@@ -125,9 +125,18 @@ class LogSoftmax(OpRun):  # type: ignore[misc]
         return (_normalised(X, 1 if axis is None else axis, log=True),)
 
 
+class GlobalMaxPool(OpRun):  # type: ignore[misc]
+    """The operator for any number of axes."""
+
+    op_domain = ""
+
+    def _run(self, X: Array) -> tuple[Array]:
+        return (np.asarray(X.max(axis=tuple(range(2, X.ndim)), keepdims=True)),)
+
+
 def _own_operators(opset: int) -> list[Any]:
     """What the evaluator does not do as the operator set says."""
-    return [GRU] if opset >= 13 else [GRU, Softmax, LogSoftmax]
+    return [GRU, GlobalMaxPool] if opset >= 13 else [GRU, GlobalMaxPool, Softmax, LogSoftmax]
 
 
 def in_float64(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gru_engine.export import norms, over_time
 from gru_engine.export.common import Array, ExportError
 from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Tensor, axis_text, cat, is_features
 
@@ -21,20 +22,22 @@ SELU = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 """alpha and scale of the SELU activation."""
 
 _LARGEST = float(np.finfo(np.float32).max)
-_WIDE = 16.0  # widest interval whose values may be rounded to its width's precision
 
 
 @dataclass
 class Context:
     """The graph in the making, and the example sizes of batch and time.
 
-    ``absolute`` and ``one_more`` remember, by their ids, which tensors are abs(x) and abs(x) + 1 of which x.
+    ``absolute`` and ``one_more`` remember, by their ids, which tensors are abs(x) and abs(x) + 1 of which x; ``written`` what
+    belongs to a layer normalisation that is written out. ``states`` are those of GRU cells that may be written out.
     """
 
     graph: Graph
     sizes: dict[str, int]
     absolute: dict[bytes, Tensor] = field(default_factory=dict)
     one_more: dict[bytes, Tensor] = field(default_factory=dict)
+    written: norms.Written = field(default_factory=dict)
+    states: list[Tensor] = field(default_factory=list)
 
 
 def axis_of(t: Tensor, dim: int) -> int:
@@ -94,11 +97,92 @@ def plus(c: Context, t: Tensor, constant: npt.ArrayLike) -> Tensor:
     value = np.asarray(constant)
     if value.size == 1 and value.item() == 1 and t.ids.tobytes() in c.absolute:
         c.one_more[total.ids.tobytes()] = c.absolute[t.ids.tobytes()]
+    norms.note_sum(c.written, t, constant, total)
     return total
 
 
+def minus(c: Context, a: Tensor, b: Tensor) -> Tensor:
+    """``a - b``."""
+    result = c.graph.add(a, c.graph.affine(b, -1.0, 0.0))
+    norms.note_difference(c.written, a, b, result)
+    return result
+
+
+def product(c: Context, a: Tensor, b: Tensor) -> Tensor:
+    """``a * b``."""
+    for x, y in ((a, b), (b, a)):
+        found = norms.normalised(c.graph, c.written, x, y, "inverse")
+        if found is not None:
+            return found
+    result = c.graph.multiply(a, b)
+    if a.dims == b.dims and np.array_equal(a.ids, b.ids):
+        norms.note_square(c.written, a, result)
+    return result
+
+
+def matrix_product(c: Context, a: Tensor, b: Tensor) -> Tensor:
+    """The product of two stacks of matrices, the inner axis of which is the time: attention pooling."""
+    if min(a.rank, b.rank) < 2 or not (over_time.is_time(a.dims[-1]) and over_time.is_time(b.dims[-2])):
+        raise ExportError(
+            "both factors of a matrix product depend on the input; that is supported for a softmax over time and values at "
+            "every step (attention pooling)"
+        )
+    left = a.unsqueeze(a.rank - 1)  # [..., M, 1, time]
+    order = [*range(b.rank - 2), b.rank - 1, b.rank - 2]
+    right = b.permute(order).unsqueeze(b.rank - 2)  # [..., 1, N, time]
+    return over_time.weighted_sum(c.graph, left, right, max(left.rank, right.rank) - 1)
+
+
+def einsum(c: Context, equation: str, factors: Sequence[Any]) -> Tensor:
+    """A sum in Einstein's notation of two factors: with a matrix, of none of the axes, or over time (attention pooling)."""
+    equation = equation.replace(" ", "")
+    terms, arrow, result = equation.partition("->")
+    letters = terms.split(",")
+    if (
+        not arrow
+        or "." in equation
+        or len(letters) != 2
+        or any(len(set(term)) < len(term) for term in (*letters, result))
+    ):
+        raise ExportError(f"the sum {equation!r} is not supported, only two factors with the axes of the result named")
+    ordered = sorted(zip(factors, letters), key=lambda pair: not isinstance(pair[0], Tensor))
+    (first, of_first), (second, of_second) = ordered
+    summed = [letter for letter in dict.fromkeys(of_first + of_second) if letter not in result]
+    if not isinstance(second, Tensor):
+        kept = [letter for letter in of_second if letter in result]
+        if len(summed) != 1 or len(kept) != 1 or kept[0] in of_first or set(of_second) != {*summed, *kept}:
+            raise ExportError(f"the sum {equation!r} with a constant is no product with a matrix")
+        others = [letter for letter in of_first if letter not in summed]
+        t = first.permute([of_first.index(letter) for letter in [*others, *summed]])
+        W = np.asarray(second).transpose([of_second.index(letter) for letter in (*kept, *summed)])
+        made = [*others, *kept]
+        return c.graph.dense(t, W).permute([made.index(letter) for letter in result])
+    axes = [*result, *summed]
+    one, other = (_with_axes(t, of, axes) for t, of in ((first, of_first), (second, of_second)))
+    if not summed:
+        return product(c, one, other)
+    if len(summed) > 1 or not any(over_time.is_time(t.dims[-1]) for t in (one, other)):
+        raise ExportError(f"the sum {equation!r} is not supported for factors that depend on the input: only over time, of a "
+                          "softmax over time and values (attention pooling)")  # fmt: skip
+    return over_time.weighted_sum(c.graph, one, other, len(axes) - 1)
+
+
+def _with_axes(t: Tensor, letters: str, axes: Sequence[str]) -> Tensor:
+    """A tensor with the given axes in order; those that it does not have are of size 1."""
+    t = t.permute([letters.index(letter) for letter in axes if letter in letters])
+    for number, letter in enumerate(axes):
+        t = t if letter in letters else t.unsqueeze(number)
+    return t
+
+
 def quotient(c: Context, a: Any, b: Tensor) -> Tensor:
-    """``a / b``: softsign, written as x / (|x| + 1), is the only quotient there is."""
+    """``a / b``, of which there are two: layer normalisation, and softsign, written as x / (|x| + 1)."""
+    if isinstance(a, Tensor):
+        found = norms.normalised(c.graph, c.written, a, b, "root")
+        if found is not None:
+            return found
+    elif np.asarray(a).size == 1 and np.asarray(a).item() == 1:
+        return norms.reciprocal(c.graph, c.written, b)
     source = c.one_more.get(b.ids.tobytes())
     if source is not None and isinstance(a, Tensor) and np.array_equal(source.ids, a.ids):
         return c.graph.activation(source, "softsign")
@@ -122,6 +206,8 @@ def normalised(c: Context, t: Tensor, statistics: tuple[Array, Array], weight: A
 
 def select(c: Context, t: Tensor, dim: int, index: int) -> Tensor:
     """One place of an axis, which disappears: a feature, or the last or the first step of the time."""
+    if over_time.is_stretched(t.dims[dim]):
+        raise ExportError(f"one step of {axis_text(t.dims[dim])} is read by itself")
     if is_features(t.dims[dim]):
         size = t.shape(c.sizes)[dim]
         if not -size <= index < size:
@@ -139,6 +225,8 @@ def sliced(c: Context, t: Tensor, dim: int, part: slice) -> Tensor:
     places = range(start, stop, step)
     if places == range(size):
         return t
+    if over_time.is_stretched(t.dims[dim]) and step == 1:
+        return over_time.part(c.graph, c.sizes, t, dim, start, len(places))
     if places == range(size - 1, -1, -1):
         return c.graph.flip(t, dim)
     if len(places) == 1 and t.dims[dim] in (("T",), ("R",)) and places[0] in (0, size - 1):
@@ -186,16 +274,61 @@ def repeated(c: Context, t: Tensor, repeats: Sequence[int]) -> Tensor:
 
 
 def total(c: Context, t: Tensor, dims: Sequence[int] | None, keepdim: bool) -> tuple[Tensor, int]:
-    """The sum over the given axes of features (None: all), and the number of terms."""
+    """The sum over the given axes (None: all), and the number of terms; over time, of attention pooling's products alone."""
     terms = 1
-    for dim in sorted({axis_of(t, d) for d in (range(t.rank) if dims is None else dims)}, reverse=True):
-        if not is_features(t.dims[dim]):
-            raise ExportError(f"a sum or mean over the {axis_text(t.dims[dim])} axis is not supported (of the time, only the "
-                              "last and the first step can be taken)")  # fmt: skip
-        terms *= t.shape(c.sizes)[dim]
-        t = c.graph.sum(t, dim)
+    for dim in _reduced_axes(t, dims, "a sum"):
+        if over_time.is_time(t.dims[dim]):
+            t = over_time.summed(c.graph, t, dim)
+        else:
+            terms *= t.shape(c.sizes)[dim]
+            t = c.graph.sum(t, dim)
         t = t.unsqueeze(dim) if keepdim else t
     return t, terms
+
+
+def _reduced_axes(t: Tensor, dims: Sequence[int] | None, what: str) -> list[int]:
+    """The axes of features and of the time that a value is reduced over, from the last to the first."""
+    axes = sorted({axis_of(t, d) for d in (range(t.rank) if dims is None else dims)}, reverse=True)
+    for dim in axes:
+        if not (is_features(t.dims[dim]) or over_time.is_time(t.dims[dim])):
+            raise ExportError(f"{what} over the {axis_text(t.dims[dim])} axis is not supported")
+    return axes
+
+
+def mean(c: Context, t: Tensor, dims: Sequence[int] | None, keepdim: bool) -> Tensor:
+    """The mean over the given axes (None: all), of features or the time."""
+    axes = _reduced_axes(t, dims, "a mean")
+    source, over = t, [dim for dim in axes if is_features(t.dims[dim])]
+    for dim in axes:
+        if not is_features(t.dims[dim]):
+            t = over_time.pooled(c.graph, t, dim, "mean").unsqueeze(dim)
+    if over:
+        t, terms = total(c, t, over, True)
+        t = c.graph.affine(t, 1 / terms, 0.0)
+        if over == axes:
+            norms.note_mean(c.written, source, over, t)
+    return t if keepdim else t.squeeze(axes)
+
+
+def largest(c: Context, t: Tensor, dims: Sequence[int] | None, keepdim: bool) -> Tensor:
+    """The maximum over the time."""
+    axes = _reduced_axes(t, dims, "a maximum")
+    for dim in axes:
+        if not over_time.is_time(t.dims[dim]):
+            if t.dims[dim]:
+                raise ExportError(f"a maximum over the {axis_text(t.dims[dim])} axis is not supported, only over time")
+            continue
+        t = over_time.pooled(c.graph, t, dim, "max").unsqueeze(dim)
+    return t if keepdim else t.squeeze(axes)
+
+
+def softmax(c: Context, t: Tensor, dim: int, log: bool) -> Tensor:
+    """The softmax over features, or over the time, where it is the weights of attention pooling."""
+    if not over_time.is_time(t.dims[dim]):
+        return c.graph.softmax(t, dim, log)
+    if log:
+        raise ExportError("a log-softmax over time is not supported")
+    return over_time.softmax(c.graph, t, dim)
 
 
 # ---- initial states
@@ -238,7 +371,7 @@ def power(c: Context, t: Tensor, exponent: Any) -> Tensor:
         raise ExportError("only the powers 1, 2 and 3 are supported")
     result = t
     for _ in range(int(exponent) - 1):
-        result = c.graph.multiply(result, t)
+        result = product(c, result, t)
     return result
 
 
@@ -263,43 +396,14 @@ def hardswish(c: Context, t: Tensor) -> Tensor:
 
 
 def limited(c: Context, t: Tensor, low: float | None, high: float | None) -> Tensor:
-    """The values limited to an interval: a hard sigmoid of its width, or made of ReLUs; None and float32's ends are no limits."""
-    low = None if low is not None and low <= -_LARGEST else low
-    high = None if high is not None and high >= _LARGEST else high
-    if low is not None and high is not None:
-        if not high > low:
-            raise ExportError(f"values are limited to the empty interval {low:g} to {high:g}")
-        width = high - low
-        if width > _WIDE and low <= 0 <= high:
-            return _clipped(c, t, low, high)
-        scaled = c.graph.activation(t, ("hard_sigmoid", 1 / width, -low / width))
-        return c.graph.affine(scaled, width, low)
-    if low is not None:
-        return c.graph.activation(t, "relu") if low == 0 else _shifted_relu(c, t, 1.0, low)
-    return t if high is None else _shifted_relu(c, t, -1.0, high)
-
-
-def _clipped(c: Context, t: Tensor, low: float, high: float) -> Tensor:
-    """The values limited to an interval that holds 0: exactly, which a hard sigmoid of a great width is not.
-
-    What is beyond a limit is subtracted, which leaves exactly zero, and the limit put in its place.
-    """
-    result = t
-    for sign, limit in ((1.0, high), (-1.0, -low)):
-        if limit == 0:
-            signed = c.graph.affine(result, sign, 0.0)
-            result = c.graph.affine(c.graph.activation(c.graph.affine(signed, -1.0, 0.0), "relu"), -sign, 0.0)
-            continue
-        over = c.graph.activation(c.graph.affine(result, sign, 0.0), ("thresholded_relu", limit))
-        beyond = c.graph.activation(over, ("hard_sigmoid", 2 / limit, 0.0))  # 1 where there is something, else 0
-        within = c.graph.add(result, c.graph.affine(over, -sign, 0.0))
-        result = c.graph.add(within, c.graph.affine(beyond, sign * limit, 0.0))
-    return result
-
-
-def _shifted_relu(c: Context, t: Tensor, sign: float, bound: float) -> Tensor:
-    relu = c.graph.activation(c.graph.affine(t, sign, -sign * bound), "relu")
-    return c.graph.affine(relu, sign, bound)
+    """The values limited to an interval; None and float32's ends are no limits."""
+    low = -_LARGEST if low is None else max(float(low), -_LARGEST)
+    high = _LARGEST if high is None else min(float(high), _LARGEST)
+    if not high >= low:
+        raise ExportError(f"values are limited to the empty interval {low:g} to {high:g}")
+    if (low, high) == (-_LARGEST, _LARGEST):
+        return t
+    return c.graph.activation(t, "relu" if (low, high) == (0, _LARGEST) else ("clip", low, high))
 
 
 def prelu(c: Context, t: Tensor, slopes: Array) -> Tensor:

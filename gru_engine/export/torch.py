@@ -102,7 +102,11 @@ def _copied(module: nn.Module) -> nn.Module:
             for leaf in pytree.tree_leaves(value) if isinstance(value, (torch.Tensor, list, tuple)) else ():
                 if isinstance(leaf, torch.Tensor) and not leaf.is_leaf:
                     memo[id(leaf)] = leaf.detach().clone()
-    return copy.deepcopy(module, memo)
+    copied = copy.deepcopy(module, memo)
+    for child in copied.modules():
+        if isinstance(child, nn.RMSNorm) and child.eps is None:
+            child.eps = torch.finfo(torch.float32).eps  # otherwise another one when the copy runs in float64
+    return copied
 
 
 def _layouts(leaves: list[Any]) -> list[str]:
@@ -138,6 +142,8 @@ def _trace_as(
         if isinstance(leaf, torch.Tensor) and leaf.dtype.is_floating_point:
             name = f"argument {number} of forward, of shape {list(leaf.shape)},"
             places.append(graph.source("state", state_dims(leaf.shape, batch), name))
+            if "T" not in layout:  # of one step: the GRU's cell may be written out in elementary operations
+                graph.nodes[-1].options["open"] = True
         elif isinstance(leaf, torch.Tensor):
             raise ExportError(
                 f"argument {number} of forward is a tensor of {leaf.dtype}: a network has one input and initial states; "
@@ -159,8 +165,19 @@ def _trace_as(
         network, fields = chooser.lowered(records[shapes].output_names, outputs)
         return Traced(network, module=module, spec=spec, **fields)
     except ExportError as error:
+        if _computes_with_states(graph):
+            error = ExportError(
+                f"{error}; a state that is computed with would have to be that of a GRU cell that is written out"
+            )
         error.progress = math.inf  # the whole record was followed
-        raise
+        raise error from None
+
+
+def _computes_with_states(graph: Graph) -> bool:
+    """Whether something else than a GRU reads a state."""
+    states = [node.ids for node in graph.nodes if node.operation == "state"]
+    read = [ids for node in graph.nodes for ids in node.inputs]
+    return bool(states and read) and bool(np.isin(np.concatenate(states), np.concatenate(read)).any())
 
 
 # ---- the module beside its network
@@ -187,7 +204,8 @@ class Traced(traced.Traced):
 
     def call(self, arguments: list[Any], lengths: Array | None) -> list[Any]:
         """Run the module; ``lengths`` are never given."""
-        dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+        dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), None)
+        dtype = dtype or torch.get_default_dtype()
         tensors = []
         for place, argument in zip(self.places, arguments):
             if isinstance(place, Tensor):

@@ -3,33 +3,38 @@
 
 Names and shapes say which array belongs to which gate (``gru_engine.export.cells``). The cell is run in float64 at random points
 beside every form that these arrays can have: reset gate before, after, around everything or none; the update gate keeping the
-old or the new state; the state before or behind the input; the update gate standing in for the reset gate. The form that gives
-the same numbers is the cell's; if none does, the cell is refused.
+old or the new state; the state before or behind the input; the update gate standing in for the reset gate; gates with a memory;
+independent input and forget gates; an output gate. The form that gives the same numbers is the cell's; if none does, the cell is
+refused.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from gru_engine import cells as functions
 from gru_engine import reference
+from gru_engine.builder import Value
 from gru_engine.export import arrays as _arrays
-from gru_engine.export import cells, chain, common
+from gru_engine.export import cells, chain, common, layouts
 from gru_engine.export.common import Array, ExportError, Run
 from gru_engine.export.layouts import Cell
 from gru_engine.export.words import Arrays, Source, Word
+from gru_engine.layers import State
 from gru_engine.network import Network
 
 _SAME = 1e-10  # largest difference between two ways to compute the same in float64
 _POINTS = 3
 
-_FORMS = {
+_GRUS = {
     "concatenated": ("hx", "xh", None),
     "orientation": (None, "rows", "columns"),
     "keep": ("new", "old"),
@@ -37,6 +42,34 @@ _FORMS = {
     "reset_gate": (None, "z"),
     "activation": (None, "relu"),
 }
+_VARIANTS = {  # and what a gate's name says
+    "gates": (None, "without o"),
+    "concatenated": ("hx", "xh", None),
+    "orientation": (None, "rows", "columns"),
+    "activation": (None, "relu"),
+}
+_OWN_GATES = {"gate_memory_gru": "rzn", "input_forget_gru": "ifn"}
+_STARTS = {"gate_memory_gru": (0, 1, 1), "input_forget_gru": (0,)}  # what h, and r and z, are before the first step
+
+
+Step = Callable[[nn.Module, list[torch.Tensor]], "tuple[torch.Tensor, list[torch.Tensor]] | None"]
+"""One step of a cell: of the input and its states the output and the new states."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a cell computes, and how to call it.
+
+    Attributes
+    ----------
+    word : Word
+        Without the cell's name.
+    call : callable, optional
+        Makes one step of a variant of ``gru_engine.cells`` that is called by itself.
+    """
+
+    word: Word
+    call: Step | None = None
 
 
 def from_module(module: nn.Module, layers: str | None = None) -> Network:
@@ -70,14 +103,24 @@ def describe(module: nn.Module, layers: str | None = None) -> tuple[chain.Built,
         raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
     module = copy.deepcopy(module).cpu().eval().requires_grad_(False)
     arrays = _arrays.flatten(module.state_dict())
-    said = {prefix.rstrip("."): identify(child) for prefix, child in _cells(module, arrays)}
+    found: dict[str, Found] = {}
+    refused: dict[str, ExportError] = {}
+    for prefix, child in _cells(module, arrays):
+        try:
+            found[prefix.rstrip(".")] = _understood(child)
+        except ExportError as error:
+            refused[prefix.rstrip(".")] = error
+    said = {name: cell.word for name, cell in found.items()}
     if layers is None:
+        if refused:
+            raise next(iter(refused.values()))
         words = chain.infer(arrays, said)
     else:
-        words = [_completed(word, said) for word in chain.parse(layers)]
+        words = [_completed(word, said, refused) for word in chain.parse(layers)]
     text = " ".join(map(str, words))
     built = _arrays.build(arrays, text)
-    return built, text, _runner(module, built.network)
+    call = found[""].call if "" in found and words[0].name in _STARTS else None
+    return built, text, _runner(module, built.network, call and (call, _STARTS[words[0].name]))
 
 
 def _cells(module: nn.Module, arrays: Arrays) -> Iterator[tuple[str, nn.Module]]:
@@ -90,42 +133,48 @@ def _cells(module: nn.Module, arrays: Arrays) -> Iterator[tuple[str, nn.Module]]
             yield prefix, child
 
 
-def _completed(word: Word, said: dict[str, dict[str, str]]) -> Word:
-    """The word of a hand-written cell with what its module has shown."""
-    known = said.get(word.prefix.rstrip("."), {}) if word.name == "gru" else {}
-    more = tuple((key, value) for key, value in known.items() if word.option(key) is None)
-    return Word(word.name, word.arguments, word.options + more)
+def _completed(word: Word, said: dict[str, Word], refused: dict[str, ExportError]) -> Word:
+    """The word of a hand-written cell with what its module has shown; what is said of variants is shown by the whole module."""
+    name = word.prefix.rstrip(".")
+    if word.name == "gru" and name in refused:
+        raise refused[name]
+    known = said.get(name)
+    if known is None or word.name not in ("gru", known.name):
+        return word
+    more = tuple((key, value) for key, value in known.options if word.option(key) is None)
+    return Word(known.name, word.arguments, word.options + more)
 
 
 # ---- a cell by itself
 
 
-def identify(cell: nn.Module) -> dict[str, str]:
-    """What a hand-written cell computes, as options of the word ``gru``.
+def identify(cell: nn.Module) -> Word:
+    """What a hand-written cell computes, as a word: ``gru``, ``gate_memory_gru`` or ``input_forget_gru``, with its options.
 
     Raises
     ------
     ExportError
-        If it is none of the known forms; an output gate and independent input and forget gates by name.
+        If it is none of the known forms.
     """
+    return _understood(cell).word
+
+
+def _understood(cell: nn.Module) -> Found:
     wide = copy.deepcopy(cell).double().eval()
     arrays = _arrays.flatten(wide.state_dict())
     closest, tried = np.inf, 0
     refusal: ValueError | None = None
-    for values in itertools.product(*_FORMS.values()):
-        options = {key: value for key, value in zip(_FORMS, values) if value is not None}
-        if options["reset"] == "none" and "reset_gate" in options:
-            continue
-        word = Word("gru", (), tuple(options.items()))
+    for word in _forms():
         try:
-            difference = _difference(wide, cells.read_cell(word, "", Source(arrays))[0][0])
+            form = layouts.read_gru(word, "", Source(arrays))[0][0]
+            difference, call = _difference(wide, form) if word.name == "gru" else _variant_difference(wide, form)
         except ValueError as error:  # the arrays do not have this form
-            refusal = error
+            refusal = refusal or error
             continue
         tried += 1
         closest = min(closest, difference)
         if difference < _SAME:
-            return options
+            return Found(word, call)
     if not tried and refusal is not None:
         raise ExportError(str(refusal)) from refusal
     raise ExportError(
@@ -134,7 +183,18 @@ def identify(cell: nn.Module) -> dict[str, str]:
     )
 
 
-def _difference(cell: nn.Module, form: Cell) -> float:
+def _forms() -> Iterator[Word]:
+    for values in itertools.product(*_GRUS.values()):
+        options = {key: value for key, value in zip(_GRUS, values) if value is not None}
+        if options["reset"] != "none" or "reset_gate" not in options:
+            yield Word("gru", (), tuple(options.items()))
+    for name, gates in _OWN_GATES.items():
+        for values in itertools.product(*_VARIANTS.values()):
+            options = {key: value for key, value in zip(_VARIANTS, values) if value is not None}
+            yield Word(name, (), tuple((options | {"gates": gates} if "gates" in options else options).items()))
+
+
+def _difference(cell: nn.Module, form: Cell) -> tuple[float, None]:
     """How far a cell is from a form of it at random points, in float64."""
     random = np.random.default_rng(0)
     worst = 0.0
@@ -146,7 +206,86 @@ def _difference(cell: nn.Module, form: Cell) -> float:
         expected = reference.run(net, x[np.newaxis])[0]
         errors = [float(np.abs(new - expected).max()) for new in _steps(cell, x, h)]
         worst = max(worst, min(errors, default=np.inf))
-    return worst
+    return worst, None
+
+
+def _variant_difference(cell: nn.Module, form: Cell) -> tuple[float, Step | None]:
+    """How far a cell is from a variant of ``gru_engine.cells`` at random points, and how it is called for that."""
+    random = np.random.default_rng(0)
+    points = []
+    for _ in range(_POINTS):
+        x, h = random.standard_normal(form.inputs), random.uniform(-1, 1, form.hidden)
+        own = {"r0": random.random(form.hidden), "z0": random.random(form.hidden)} if form.function in _MEMORY else {}
+        net = Network()
+        y = getattr(functions, form.function)(net, net.input(form.inputs), **form.arrays, **form.options, h0=h, **own)
+        for value in (y, *_fed(net)):
+            net.output(value)
+        outputs = reference.run(net, x[np.newaxis])[0]
+        points.append(([x, h, *own.values()], np.split(outputs, len(outputs) // form.hidden)))  # y, h, r, z
+    closest, found = np.inf, None
+    for order, nested in _arrangements(len(points[0][0])):
+        returned = [[v.numpy()[0] for v in _arranged(cell, map(_row, a), order, nested)] for a, _ in points]
+        if not returned[0] or len({len(values) for values in returned}) > 1:
+            continue
+        places, worst = [], 0.0
+        for wanted in range(len(points[0][1])):
+            errors = [
+                max(
+                    float(np.abs(values[i] - point[1][wanted]).max())
+                    if values[i].shape == point[1][wanted].shape
+                    else np.inf
+                    for values, point in zip(returned, points)
+                )
+                for i in range(len(returned[0]))
+            ]
+            places.append(int(np.argmin(errors)))
+            worst = max(worst, min(errors))
+        if worst < closest:
+            closest, found = worst, _stepper(order, nested, places)
+    return closest, found
+
+
+_MEMORY = ("gate_memory_gru",)
+
+
+def _fed(net: Network) -> Iterator[Value]:
+    """What the states of a network become."""
+    for layer in list(net._layers):
+        if isinstance(layer, State):
+            yield Value(net, layer.source)
+
+
+def _row(array: Array) -> torch.Tensor:
+    return torch.from_numpy(array)[None]
+
+
+def _arrangements(count: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The orders in which input (0) and states may be arguments, and where a tuple of the states stands (-1: nowhere)."""
+    for order in itertools.permutations(range(count)):
+        yield order, -1
+    if count > 2:
+        for states in itertools.permutations(range(1, count)):
+            yield (0, *states), 1
+            yield (0, *states), 0
+
+
+def _arranged(
+    cell: nn.Module, arguments: Iterable[torch.Tensor], order: tuple[int, ...], nested: int
+) -> list[torch.Tensor]:
+    values = list(arguments)
+    ordered: list[Any] = [values[i] for i in order]
+    if nested >= 0:
+        x, states = ordered[0], tuple(ordered[1:])
+        ordered = [x, states] if nested else [states, x]
+    return _call(cell, *ordered)
+
+
+def _stepper(order: tuple[int, ...], nested: int, places: list[int]) -> Step:
+    def step(cell: nn.Module, arguments: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]] | None:
+        values = _arranged(cell, arguments, order, nested)
+        return (values[places[0]], [values[place] for place in places[1:]]) if len(values) > max(places) else None
+
+    return step
 
 
 def _steps(cell: nn.Module, x: Array, h: Array) -> Iterator[Array]:
@@ -158,27 +297,34 @@ def _steps(cell: nn.Module, x: Array, h: Array) -> Iterator[Array]:
                 yield value[0].numpy()
 
 
-def _call(module: nn.Module, *arguments: torch.Tensor) -> list[torch.Tensor]:
-    """The tensors that a module returns; none where it does not take such arguments."""
+def _call(module: nn.Module, *arguments: Any) -> list[torch.Tensor]:
+    """The tensors that a module returns, one after the other; none where it does not take such arguments."""
     try:
         with torch.inference_mode():
             result = module(*arguments)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):  # whatever wrong shapes lead to
         return []
-    values = result if isinstance(result, (tuple, list)) else [result]
-    return [value for value in values if isinstance(value, torch.Tensor)]
+    return list(_tensors(result))
+
+
+def _tensors(result: Any) -> Iterator[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, (tuple, list)):
+        for value in result:
+            yield from _tensors(value)
 
 
 # ---- the module beside its network
 
 
-def _runner(module: nn.Module, net: Network) -> Run:
+def _runner(module: nn.Module, net: Network, own: tuple[Step, tuple[int, ...]] | None = None) -> Run:
     """How to run the module on x [B, T, I]: the first way in which it gives what the network gives."""
     x = common.random_inputs(net, 3, 7)
     expected = reference.run(net, x)
     wide = copy.deepcopy(module).double()
     closest = np.inf
-    for way in _ways(net):
+    for way in (*_ways(net), *([] if own is None else [_way_of(net, *own)])):
         for number, value in enumerate(way(wide, x.astype(np.float64) if x.dtype.kind == "f" else x)):
             if value.shape != expected.shape:
                 continue
@@ -190,6 +336,25 @@ def _runner(module: nn.Module, net: Network) -> Run:
     raise ExportError(
         f"{type(module).__name__} computes something else than the chain that was understood, or takes other arguments: {shown}"
     )
+
+
+def _way_of(net: Network, step: Step, starts: tuple[int, ...]) -> Callable[[nn.Module, Array], list[Array]]:
+    """How to run a cell that is called as a variant was found to be."""
+    hidden = net.state_size // len(starts)
+
+    def run(module: nn.Module, x: Array) -> list[Array]:
+        dtype = next(module.parameters()).dtype
+        states = [torch.full((len(x), hidden), float(start), dtype=dtype) for start in starts]
+        rows = []
+        for now in np.moveaxis(x, 1, 0):
+            result = step(module, [torch.from_numpy(np.ascontiguousarray(now)), *states])
+            if result is None:
+                return []
+            rows.append(result[0].numpy())
+            states = result[1]
+        return [np.stack(rows, axis=1)]
+
+    return run
 
 
 def _ways(net: Network) -> Iterator[Callable[[nn.Module, Array], list[Array]]]:

@@ -28,6 +28,8 @@ _FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "softsign": F.softsign,
     "softplus": F.softplus,
     "silu": F.silu,
+    "clip": torch.clamp,
+    "exp": torch.exp,
     "softmax": lambda x: torch.softmax(x, -1),
     "log_softmax": lambda x: torch.log_softmax(x, -1),
 }

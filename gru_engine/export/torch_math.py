@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gru_engine.activations import ActivationLike
-from gru_engine.export import operations
+from gru_engine.export import norms, operations
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import AxisError, Tensor, axis_text
 from gru_engine.export.operations import Context, axis_of, limited, parts
@@ -27,6 +27,8 @@ def _add(c: Context, a: Arguments) -> Any:
     x, y = a.self, a.other
     alpha = getattr(a, "alpha", 1)
     if isinstance(x, Tensor) and isinstance(y, Tensor):
+        if alpha == -1:
+            return operations.minus(c, x, y)
         return c.graph.add(x, y if alpha == 1 else c.graph.affine(y, alpha, 0.0))
     if isinstance(x, Tensor):
         return operations.plus(c, x, beside_array(y * alpha))
@@ -46,8 +48,28 @@ def _rsub(c: Context, a: Arguments) -> Any:
 @handles("mul")
 def _mul(c: Context, a: Arguments) -> Any:
     if isinstance(a.self, Tensor) and isinstance(a.other, Tensor):
-        return c.graph.multiply(a.self, a.other)
+        return operations.product(c, a.self, a.other)
     return affine(c, a.self, a.other, 0.0) if isinstance(a.self, Tensor) else affine(c, a.other, a.self, 0.0)
+
+
+@handles("addcmul")
+def _addcmul(c: Context, a: Arguments) -> Any:
+    product = (
+        _mul(c, Arguments(self=a.tensor1, other=a.tensor2)) if _any(a.tensor1, a.tensor2) else a.tensor1 * a.tensor2
+    )
+    return _add(c, Arguments(self=a.self, other=product, alpha=a.value))
+
+
+@handles("lerp")
+def _lerp(c: Context, a: Arguments) -> Any:
+    weight = a.weight
+    difference = _sub(c, Arguments(self=a.end, other=a.self)) if _any(a.end, a.self) else a.end - a.self
+    step = _mul(c, Arguments(self=difference, other=weight)) if _any(difference, weight) else difference * weight
+    return _add(c, Arguments(self=a.self, other=step))
+
+
+def _any(*values: Any) -> bool:
+    return any(isinstance(value, Tensor) for value in values)
 
 
 @handles("div", "true_divide")
@@ -72,30 +94,32 @@ def _abs(c: Context, a: Arguments) -> Any:
 
 @handles("square")
 def _square(c: Context, a: Arguments) -> Any:
-    return c.graph.multiply(a.self, a.self)
+    return operations.power(c, a.self, 2)
 
 
 @handles("pow")
 def _pow(c: Context, a: Arguments) -> Any:
     if not isinstance(a.self, Tensor) or isinstance(a.exponent, (Tensor, torch.Tensor)):
         raise ExportError("only the powers 1, 2 and 3 are supported")
+    if a.exponent in (0.5, -0.5):
+        return norms.root(c.graph, c.written, a.self, inverse=a.exponent < 0)
     return operations.power(c, a.self, a.exponent)
 
 
-def _sum_over(c: Context, a: Arguments) -> tuple[Tensor, int]:
-    """The sum over the given axes of features, and the number of terms."""
-    return operations.total(c, a.self, getattr(a, "dim", None), getattr(a, "keepdim", False))
+def _axes(a: Arguments) -> Any:
+    """The axes that a sum or a mean is over; None stands for all."""
+    dim = getattr(a, "dim", None)
+    return [dim] if isinstance(dim, int) else dim or None
 
 
 @handles("sum")
 def _sum(c: Context, a: Arguments) -> Any:
-    return _sum_over(c, a)[0]
+    return operations.total(c, a.self, _axes(a), getattr(a, "keepdim", False))[0]
 
 
 @handles("mean")
 def _mean(c: Context, a: Arguments) -> Any:
-    t, terms = _sum_over(c, a)
-    return c.graph.affine(t, 1 / terms, 0.0)
+    return operations.mean(c, a.self, _axes(a), getattr(a, "keepdim", False))
 
 
 # ---- activations
@@ -193,9 +217,9 @@ def _glu(c: Context, a: Arguments) -> Any:
 
 @handles("softmax", "_softmax")
 def _softmax(c: Context, a: Arguments) -> Any:
-    return c.graph.softmax(a.self, axis_of(a.self, a.dim), log=False)
+    return operations.softmax(c, a.self, axis_of(a.self, a.dim), log=False)
 
 
 @handles("log_softmax", "_log_softmax")
 def _log_softmax(c: Context, a: Arguments) -> Any:
-    return c.graph.softmax(a.self, axis_of(a.self, a.dim), log=True)
+    return operations.softmax(c, a.self, axis_of(a.self, a.dim), log=True)

@@ -245,6 +245,8 @@ def _linear(c: Context, a: Arguments) -> Any:
 @handles("matmul", "mm")
 def _matmul(c: Context, a: Arguments) -> Any:
     other = getattr(a, "other", None) if hasattr(a, "other") else a.mat2
+    if isinstance(a.self, Tensor) and isinstance(other, Tensor):
+        return operations.matrix_product(c, a.self, other)
     other = constant(other, "the right side of a matrix product")
     if other.dim() > 2:
         raise ExportError("a product with a stack of matrices is not supported")

@@ -20,13 +20,15 @@ from torch import nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from gru_engine.export import torch_math  # noqa: F401  it adds to the handlers
+from gru_engine.export import torch_math, torch_time  # noqa: F401  they add to the handlers
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Graph, Tensor
 from gru_engine.export.operations import Context
+from gru_engine.export.recognise import cell
 from gru_engine.export.torch_ops import HANDLERS
 
 _TORCH = os.path.dirname(torch.__file__)
+_LAST_OF_CELLS = ("add", "add_", "sub", "rsub", "lerp", "addcmul")  # by which a GRU cell that is written out can end
 _SILENT = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range")
 _CREATING = (
     "zeros_like",
@@ -67,7 +69,8 @@ class Record:
         ExportError
             Naming the operation and its place. Its attribute ``progress`` tells how many operations went well.
         """
-        context = Context(graph, sizes)
+        states = [t for t in inputs if isinstance(t, Tensor) and _is_open_state(graph, t)]
+        context = Context(graph, sizes, states=states)
         values: dict[Any, Any] = {}
         kinds = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         waiting = list(inputs)
@@ -167,6 +170,11 @@ def _output_names(program: torch.export.ExportedProgram) -> list[str | None]:
 # ---- one operation
 
 
+def _is_open_state(graph: Graph, t: Tensor) -> bool:
+    node = graph.nodes[int(graph.node_numbers(t.ids.reshape(-1)[:1])[0])]
+    return node.operation == "state" and bool(node.options.get("open"))
+
+
 def _execute(c: Context, node: torch.fx.Node, values: dict[Any, Any]) -> Any:
     args, kwargs = pytree.tree_map(
         lambda n: values[n] if isinstance(n, torch.fx.Node) else n, (node.args, dict(node.kwargs))
@@ -189,6 +197,8 @@ def _execute(c: Context, node: torch.fx.Node, values: dict[Any, Any]) -> Any:
     if name not in HANDLERS:
         raise ExportError("this operation is not supported")
     result = HANDLERS[name](c, _bound(node.target, args, kwargs))
+    if c.states and name in _LAST_OF_CELLS and isinstance(result, Tensor):
+        result = cell(c.graph, result, c.states, c.graph.name) or result
     _check_shapes(result, node.meta.get("val"), c)
     return result
 

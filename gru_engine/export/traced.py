@@ -209,15 +209,11 @@ def has_time(value: Any) -> bool:
 
 def _positions(lowered: Lowered) -> dict[int, int]:
     """For each GRU node (by ``id``) where its hidden state starts in the network's state."""
-    positions, start = {}, 0
-    for node in lowered.grus:
-        positions[id(node)] = start
-        start += node.width
-    return positions
+    return {id(node): start for node, start in lowered.grus}
 
 
 def _state_ids(lowered: Lowered, positions: dict[int, int]) -> Iterator[tuple[int, int]]:
-    for node in lowered.grus:
+    for node, _ in lowered.grus:
         for unit, state_id in enumerate(node.options.get("state", ())):
             yield state_id, positions[id(node)] + unit
 

@@ -29,10 +29,21 @@ CONVENTIONS = (
 )
 """What can be said about a GRU whose arrays leave it open."""
 
-MODULES = ("embedding", "gru", "bidirectional", "skip_connections", "linear", "batchnorm", "prelu")
+VARIANTS = {
+    "gate_memory_gru": {"W", "U", "b", "r0", "z0", "gates", "activation"},
+    "input_forget_gru": {"W", "U", "b", "gates", "activation"},
+    "layer_norm_gru": {"W", "U", "b_x", "b_h", "scale_x", "scale_h", "gates", "epsilon", "zoneout"},
+    "layer_norm_sum_gru": {"W", "U", "b", "scale", "shift", "gates", "activation", "epsilon", "update_bias"},
+    "min_gru": {"W", "b", "gates", "activation"},
+    "norm_input_gru": {"W", "b", "scale", "shift", "gates", "activation", "epsilon", "update_bias", "norm"},
+    "zoneout_gru": {"W", "U", "b_x", "b_h", "gates", "reset", "keep", "activation", "gate_activation", "zoneout"},
+}
+"""The words of the cells of ``gru_engine.cells``, and what can be said about each as arguments of these functions."""
+
+MODULES = ("embedding", "gru", "bidirectional", "skip_connections", "linear", "batchnorm", "prelu", *VARIANTS)
 """Words whose first argument is the name of a module."""
 
-ACTIVATIONS = tuple(name for name in activations.NAMES.values() if name != "linear")
+ACTIVATIONS = tuple(name for name in activations.NAMES.values() if name not in ("linear", *VARIANTS))
 
 _PLAIN = ("one_hot", "last", "summary", "flip", "add_input")
 _OPTIONS = {
@@ -42,6 +53,7 @@ _OPTIONS = {
     "linear": {"W", "b", "orientation"},
     "embedding": {"E"},
     "batchnorm": {"eps"},
+    **{name: {"h0", "orientation", "concatenated", *options} for name, options in VARIANTS.items()},
 }
 _MOST_ARGUMENTS = {"bidirectional": 2, "skip_connections": 64, "add_input": 1, **dict.fromkeys(_PLAIN[:-1], 0)}
 

@@ -74,6 +74,14 @@ def models(keras, layers, old):
         [layers.Input((1, I), **stateful), layers.GRU(H, stateful=True, return_sequences=True), layers.GRU(H, stateful=True),
          layers.Dense(2)]
     )  # fmt: skip
+    x = layers.Input((None, I))
+    y = layers.Conv1D(4, 3, padding="causal", dilation_rate=2, activation="relu")(x)
+    y = layers.LayerNormalization()(layers.SeparableConv1D(H, 2, padding="same", depth_multiplier=2)(y))
+    y = layers.GRU(H, return_sequences=True)(layers.ReLU(max_value=1.5)(y))
+    scores = layers.Softmax(axis=1)(layers.Dense(2)(y))
+    pooled = [layers.GlobalAveragePooling1D()(y), layers.GlobalMaxPooling1D()(y)]
+    pooled.append(layers.Flatten()(layers.Dot(axes=1)([scores, y])))
+    yield "time", keras.Model(x, layers.Dense(2)(layers.Concatenate()(pooled)))
 
 
 def compress(path):

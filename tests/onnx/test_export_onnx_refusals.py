@@ -41,15 +41,15 @@ REFUSALS = {
     "Loop": (loop, "Loop 'Loop_0': a loop over time; export the loop's body"),
     "If": (
         conditional,
-        "If 'If_2': |Cast 'Cast_1': values are converted to bool|ReduceSum 'ReduceSum_0': .*over the time axis",
+        "If 'If_2': |Cast 'Cast_1': values are converted to bool|ReduceSum 'ReduceSum_0': a sum over (the batch axis|time)",
     ),
     "Conv": (
         lambda m, x: m.node("Conv", m.node("Transpose", x, perm=[0, 2, 1]), m.weight(O, I, 3)),
-        "Conv 'Conv_1': this operator is not supported",
+        r"a convolution \(kernel 3, .* makes 2 steps fewer than the sequence has; .*\(in 'Conv_1'\)",
     ),
-    "LayerNormalization": (
-        lambda m, x: m.node("LayerNormalization", x, m.weight(I)),
-        "LayerNormalization 'LayerNormalization_0': this operator is not supported",
+    "GroupNormalization": (
+        lambda m, x: m.node("GroupNormalization", x, m.weight(I), m.weight(I), num_groups=1),
+        "GroupNormalization 'GroupNormalization_0': this operator is not supported",
     ),
     "Erf": (lambda m, x: m.node("Erf", x), "Erf 'Erf_0': this operator is not supported"),
     "other domain": (
@@ -65,12 +65,12 @@ REFUSALS = {
         lambda m, x: m.node("MatMul", m.node("Unsqueeze", x, np.array([1])), m.weight(2, I, O)),
         "a product with a stack of matrices is not supported",
     ),
-    "mean over time": (
-        lambda m, x: m.node("ReduceMean", x, axes=[1]),
-        "ReduceMean 'ReduceMean_0': a sum or mean over the (time|batch) axis",
+    "sum over time": (
+        lambda m, x: m.node("ReduceSum", x, np.array([1])),
+        "ReduceSum 'ReduceSum_0': a sum over (the batch axis|time) is ",
     ),
     "maximum": (lambda m, x: m.node("Max", x, fc(m, x, I)), "Max 'Max_1': the extremum of several values"),
-    "softmax over time": (lambda m, x: m.node("Softmax", x, axis=1), "Softmax 'Softmax_0': axis 1 is (time|batch)"),
+    "softmax over time": (lambda m, x: m.node("Softmax", x, axis=1), r"a softmax over time is .*\(in 'Softmax_0'\)"),
     "part of the time": (
         lambda m, x: m.node("Slice", x, *TRANSPOSED),
         "Slice 'Slice_0': a part of the (time|batch) axis is taken",
@@ -131,7 +131,8 @@ REFUSALS = {
         lambda m, x: m.node("Div", x, fc(m, x, I)),
         "Div 'Div_1': a division by a value that depends on the input",
     ),
-    "power": (lambda m, x: m.node("Pow", x, np.float32(0.5)), "Pow 'Pow_0': only the powers 1, 2 and 3"),
+    "power": (lambda m, x: m.node("Pow", x, np.float32(0.5)), "Pow 'Pow_0': a square root is supported only"),
+    "another power": (lambda m, x: m.node("Pow", x, np.float32(1.5)), "Pow 'Pow_0': only the powers 1, 2 and 3"),
     "logarithm": (lambda m, x: m.node("Log", x), "Log 'Log_0': only the logarithm of a sigmoid or of a softmax"),
     "choice": (
         lambda m, x: m.node("Where", m.node("Greater", x, np.float32(0)), x, fc(m, x, I)),

@@ -85,7 +85,6 @@ def test_outputs_and_axes(tool, tmp_path):
         (["--outputs", "p"], "the model has no output 'p'"),
         (["--axes", "BT"], "axes 'BT' do not describe an input of shape"),
         (["--threshold", "1e-12"], "at most 1e-12 is accepted"),
-        (["--dtype", "int3"], "int3"),
         (["--metadata", "{about}"], "is not JSON"),
     ],
 )

@@ -123,6 +123,13 @@ def data(inputs=I):
     return np.random.default_rng(5).standard_normal((B, T, inputs))
 
 
+def options(cell):
+    """What is said of a cell that is a GRU."""
+    word = identify(cell)
+    assert (word.name, word.arguments) == ("gru", ())
+    return dict(word.options)
+
+
 # ---- cells
 
 
@@ -130,7 +137,7 @@ def data(inputs=I):
 @pytest.mark.parametrize("keep", ["new", "old"])
 def test_textbook(order, keep):
     cell = Textbook(order=order, keep=keep)
-    assert identify(cell) == {"concatenated": order, "keep": keep, "reset": "before"}
+    assert options(cell) == {"concatenated": order, "keep": keep, "reset": "before"}
     check(from_module(cell), loop(cell, data()), data())
 
 
@@ -140,21 +147,21 @@ def test_textbook(order, keep):
 def test_separate(reset, keep, gated):
     cell = Separate(reset, keep, gated)
     expected = {"keep": keep, "reset": reset} | ({"reset_gate": "z"} if gated == "z" and reset != "none" else {})
-    assert identify(cell) == expected
+    assert options(cell) == expected
     check(from_module(cell), loop(cell, data()), data())
 
 
 def test_update_gate_inside_the_candidate():
     """It influences nothing what is computed of W_r; found without a description."""
     cell = UpdateInside()
-    assert identify(cell) == {"keep": "new", "reset": "before", "reset_gate": "z"}
+    assert options(cell) == {"keep": "new", "reset": "before", "reset_gate": "z"}
     check(from_module(cell), loop(cell, data()), data())
 
 
 @pytest.mark.parametrize("inputs", [I, H])
 def test_relu(inputs):
     cell = Separate("before", "new", activation=torch.relu, inputs=inputs)
-    assert identify(cell)["activation"] == "relu"
+    assert options(cell)["activation"] == "relu"
     check(from_module(cell), loop(cell, data(inputs)), data(inputs))
 
 
@@ -184,29 +191,148 @@ def test_a_cell_that_is_no_gru():
         identify(Silu())
 
 
+# ---- gates with a memory; independent input and forget gates
+
+
 class GateMemory(nn.Module):
-    def __init__(self):
+    """The gates are multiplied with what they were; ``form`` says how state and gates come in and go out."""
+
+    def __init__(self, output=True, form="flat", bias=True, changed=0.0):
         super().__init__()
-        for gate in "zrho":
-            setattr(self, f"W_{gate}", nn.Linear(I, H))
+        self.gates, self.form, self.changed = "zrho" if output else "zrh", form, changed
+        for gate in self.gates:
+            setattr(self, f"W_{gate}", nn.Linear(I, H, bias=bias))
             setattr(self, f"U_{gate}", nn.Linear(H, H, bias=False))
+
+    def step(self, x, h, r, z):
+        W, U = ({g: getattr(self, f"{M}_{g}") for g in self.gates} for M in "WU")
+        o = torch.sigmoid(W["o"](x) + U["o"](h)) if "o" in self.gates else None
+        r = torch.sigmoid(W["r"](x) + U["r"](h)) * r
+        z = torch.sigmoid(W["z"](x) + U["z"](h)) * z
+        n = torch.tanh(W["h"](x) + U["h"](r * h))
+        h = (1 - z) * h + z * n + self.changed * h
+        return (h if o is None else o * torch.tanh(h)), h, r, z
+
+    def forward(self, *arguments):
+        if self.form == "flat":  # x, h, z, r -> y, h, z, r
+            x, h, z, r = arguments
+            y, h, r, z = self.step(x, h, r, z)
+            return y, h, z, r
+        if self.form == "tuple":  # x, (h, r, z) -> y, (h, r, z)
+            x, (h, r, z) = arguments
+            y, *states = self.step(x, h, r, z)
+            return y, tuple(states)
+        h, r, z, x = arguments  # h, r, z, x -> h, r, z
+        return self.step(x, h, r, z)[1:]
 
 
 class InputForget(nn.Module):
-    def __init__(self):
+    def __init__(self, order="hx", output="y"):
         super().__init__()
+        self.order, self.output = order, output
         self.W_i, self.W_f, self.W_o, self.W_z = (nn.Linear(I + H, H) for _ in range(4))
 
+    def forward(self, x, h):
+        joined = torch.cat([h, x] if self.order == "hx" else [x, h], -1)
+        i, f, o = (torch.sigmoid(W(joined)) for W in (self.W_i, self.W_f, self.W_o))
+        h = f * h + i * torch.tanh(self.W_z(joined))
+        return h if self.output == "h" else (o * torch.tanh(h), h)
 
-@pytest.mark.parametrize(
-    ("cell", "message"),
-    [(GateMemory, "is an output gate"), (InputForget, "a GRU with independent input and forget gates")],
-)
-def test_cells_that_the_engine_does_not_have(cell, message):
-    with pytest.raises(ExportError, match=message):
-        from_module(cell())
-    with pytest.raises(ExportError, match=message):
-        from_module(nn.ModuleDict({"cell": cell(), "fc": nn.Linear(H, 2)}), "gru(cell) linear(fc)")
+
+def variant_loop(cell, x, states):
+    """The cell over a sequence in float64: its first result; the others are the new states."""
+    cell, rows = copy.deepcopy(cell).double(), []
+    states = [torch.full((len(x), H), float(s), dtype=torch.float64) for s in states]
+    with torch.inference_mode():
+        for t in range(x.shape[1]):
+            y, *states = cell(torch.from_numpy(x[:, t]), *states)
+            rows.append(y.numpy())
+    return np.stack(rows, 1)
+
+
+class Steps(nn.Module):
+    """Runs a cell with gate memory over a sequence."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.fc = cell, nn.Linear(H, 4)
+
+    def forward(self, x):
+        h = torch.zeros(len(x), H, dtype=x.dtype)
+        r, z, rows = torch.ones_like(h), torch.ones_like(h), []
+        for t in range(x.shape[1]):
+            y, h, r, z = self.cell.step(x[:, t], h, r, z)
+            rows.append(self.fc(y))
+        return torch.stack(rows, 1)
+
+
+@pytest.mark.parametrize("output", [True, False])
+@pytest.mark.parametrize("form", ["flat", "tuple"])
+def test_gate_memory(output, form):
+    cell = GateMemory(output, form)
+    word = identify(cell)
+    assert (word.name, word.options) == ("gate_memory_gru", ())
+    built, said, run = describe(cell)
+    assert said == "gate_memory_gru()"
+    flat = copy.deepcopy(cell)
+    flat.form = "flat"
+    expected = variant_loop(flat, data(), (0, 1, 1))
+    check(built.network, expected, data())
+    np.testing.assert_allclose(run(data().astype(np.float32)), expected, rtol=0, atol=2e-6)
+
+
+def test_gate_memory_whose_output_gate_enters_nothing():
+    cell = GateMemory(form="states")
+    assert str(identify(cell)) == "gate_memory_gru(gates=rzn)"
+    check(from_module(cell), variant_loop_of_states(cell), data())
+
+
+def variant_loop_of_states(cell):
+    cell, rows = copy.deepcopy(cell).double(), []
+    h, r, z = (torch.full((B, H), float(s), dtype=torch.float64) for s in (0, 1, 1))
+    with torch.inference_mode():
+        for t in range(T):
+            h, r, z = cell(h, r, z, torch.from_numpy(data()[:, t]))
+            rows.append(h.numpy())
+    return np.stack(rows, 1)
+
+
+@pytest.mark.parametrize("said", ["gru(cell) linear(fc)", "gate_memory_gru(cell) linear(fc)"])
+def test_a_module_around_gate_memory(said):
+    net = Steps(GateMemory())
+    built, text, run = describe(net, said)
+    assert text == "gate_memory_gru(cell) linear(fc)"
+    y = copy.deepcopy(net).double()(torch.from_numpy(data())).detach().numpy()
+    check(built.network, y, data())
+    np.testing.assert_allclose(run(data().astype(np.float32)), y, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("order", ["hx", "xh"])
+def test_input_and_forget_gates(order):
+    cell = InputForget(order)
+    assert str(identify(cell)) == f"input_forget_gru(concatenated={order})"
+    check(from_module(cell), variant_loop(cell, data(), (0,)), data())
+    cell = InputForget(order, "h")
+    assert str(identify(cell)) == f"input_forget_gru(gates=ifn, concatenated={order})"
+    check(from_module(cell), loop(cell, data()), data())
+
+
+def test_variants_that_are_changed():
+    with pytest.raises(ExportError, match=r"GateMemory computes none of the known forms .* the closest differs by"):
+        from_module(GateMemory(changed=0.01))
+    with pytest.raises(ExportError, match="GateMemory computes none of the known forms"):
+        describe(Steps(GateMemory(changed=0.01)), "gru(cell) linear(fc)")
+    with pytest.raises(ExportError, match="Steps computes something else than the chain that was understood"):
+        describe(Steps(GateMemory(changed=0.01)), "gate_memory_gru(cell) linear(fc)")
+
+    class LSTM(InputForget):
+        def forward(self, x, h, c):
+            i, f, o = (torch.sigmoid(W(torch.cat([h, x], -1))) for W in (self.W_i, self.W_f, self.W_o))
+            c = f * c + i * torch.tanh(self.W_z(torch.cat([h, x], -1)))
+            return o * torch.tanh(c), c
+
+    with pytest.raises(ExportError, match="LSTM computes none of the known forms"):
+        from_module(LSTM())
 
 
 # ---- modules around a cell

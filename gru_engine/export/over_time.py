@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operations along the time axis: convolutions and their padding, mean and maximum, attention pooling.
+
+A network has one output per step or one per sequence, so a convolution must keep the number of steps. Frameworks reach that in
+several ways: with padding of its own, with zeros put before the sequence, with too much padding and a part cut off behind it.
+So a time axis may have another number of steps in between, the factor ``"T+4"`` in ``gru_engine.export.graph``; nothing but
+what belongs to convolutions reads such a value. Likewise a softmax over time is nothing but the weights of a sum over time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gru_engine.export.common import Array, ExportError
+from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Node, Tensor, axis_text, broadcast, is_features
+
+Sizes = dict[str, int]
+
+
+def is_time(dim: Dim) -> bool:
+    """Whether an axis is the time, in either direction and with any number of steps."""
+    return len(dim) == 1 and isinstance(dim[0], str) and dim[0][0] in "TR"
+
+
+def is_stretched(dim: Dim) -> bool:
+    """Whether an axis is the time with another number of steps."""
+    return is_time(dim) and len(str(dim[0])) > 1
+
+
+def _counted(steps: int) -> str:
+    return f"{steps} step{'s' * (steps != 1)}"
+
+
+def _time_axis(t: Tensor, axis: int, what: str) -> tuple[str, int]:
+    """``"T"`` or ``"R"``, and how many steps the axis has beside those of the sequence."""
+    if not is_time(t.dims[axis]):
+        raise AxisError(f"{what} is along axis {axis} of {t}, {axis_text(t.dims[axis])}; it must be the time")
+    factor = str(t.dims[axis][0])
+    return factor[0], int(factor[1:] or 0)
+
+
+def _with_steps(dims: tuple[Dim, ...], axis: int, base: str, extra: int, sizes: Sizes) -> tuple[Dim, ...]:
+    """The axes where the time axis has so many steps beside those of the sequence."""
+    factor = f"{base}{extra:+d}" if extra else base
+    sizes[factor] = sizes[base] + extra
+    return (*dims[:axis], (factor,), *dims[axis + 1 :])
+
+
+def _node_of(graph: Graph, t: Tensor, kind: str) -> Node | None:
+    """The one node that made a tensor, if it is intermediate and of that kind."""
+    nodes = [graph.nodes[n] for n in np.unique(graph.node_numbers(t.ids.reshape(-1)))]
+    alike = {str(sorted((k, v) for k, v in node.options.items() if k in ("kind", "left", "right"))) for node in nodes}
+    return nodes[0] if len(alike) == 1 and nodes[0].options.get("kind") == kind else None
+
+
+def _sources(graph: Graph, ids: Ids, number: int = 0) -> Ids:
+    """For each id of feature-by-feature nodes the one that it is made of."""
+    found = [
+        int(graph.nodes[n].inputs[number][id - graph.nodes[n].first])
+        for id, n in zip(ids.reshape(-1).tolist(), graph.node_numbers(ids.reshape(-1)).tolist())
+    ]
+    return np.array(found, np.int64).reshape(ids.shape)
+
+
+# ---- convolution
+
+
+def padded(graph: Graph, sizes: Sizes, t: Tensor, axis: int, left: int, right: int) -> Tensor:
+    """Zeros before and behind a time axis; negative numbers cut steps off."""
+    if left == right == 0:
+        return t
+    base, extra = _time_axis(t, axis, "padding")
+    if left < 0 or right < 0:
+        size = sizes[base] + extra
+        t = part(graph, sizes, t, axis, max(-left, 0), size - max(-left, 0) - max(-right, 0))
+        return padded(graph, sizes, t, axis, max(left, 0), max(right, 0))
+    if extra:
+        node = _node_of(graph, t, "padded")
+        if node is None:
+            raise ExportError(f"padding is added to {t}, which a convolution made longer or shorter")
+        left, right = left + node.options["left"], right + node.options["right"]
+        t = Tensor(_with_steps(t.dims, axis, base, 0, sizes), _sources(graph, t.ids))
+    total = left + right
+    result = graph.pointwise(
+        "intermediate", [t], {}, kind="padded", left=left, right=right,
+        refusal=f"{_counted(total)} of padding ({left} before, {right} behind) make the sequence longer, and what reads it is no "
+        "convolution that makes it as long as before",
+    )  # fmt: skip
+    return Tensor(_with_steps(t.dims, axis, base, total, sizes), result.ids)
+
+
+def conv1d(
+    graph: Graph,
+    sizes: Sizes,
+    t: Tensor,
+    W: Array,
+    b: Array | None = None,
+    *,
+    channels: int,
+    time: int,
+    padding: tuple[int, int] = (0, 0),
+    dilation: int = 1,
+    groups: int = 1,
+    stride: int = 1,
+) -> Tensor:
+    """A convolution over time, cross-correlation: the kernel [O, I / groups, K] is not turned round.
+
+    Parameters
+    ----------
+    graph : Graph
+    sizes : dict
+        The example sizes, as ``Context.sizes``; a time axis of another length is entered.
+    t : Tensor
+    W : array [O, I / groups, K]
+    b : array [O], optional
+    channels, time : int
+        Axes of ``t``. Over other axes of features the kernel is applied at each place.
+    padding : (int, int)
+        Zeros before and behind; zeros that ``padded`` put there are added to them.
+
+    Raises
+    ------
+    AxisError
+        If these axes are not the time and the channels.
+    ExportError
+        If stride is not 1. If the number of steps is not that of the sequence, only when something else than ``part`` or
+        ``padded`` reads the result.
+    """
+    base, extra = _time_axis(t, time, "a convolution")
+    if not is_features(t.dims[channels]):
+        raise AxisError(f"the channels of a convolution are axis {channels} of {t}, {axis_text(t.dims[channels])}")
+    if stride != 1:
+        raise ExportError(
+            f"a convolution with stride {stride} makes fewer steps of the sequence; only stride 1 keeps them"
+        )
+    left, right = padding
+    if extra:
+        node = _node_of(graph, t, "padded")
+        if node is None:
+            raise ExportError(f"a convolution reads {t}, which another one made longer or shorter")
+        left, right = left + node.options["left"], right + node.options["right"]
+        t = Tensor(_with_steps(t.dims, time, base, 0, sizes), _sources(graph, t.ids))
+    rows, others = graph.rows(t, channels, "the convolution")
+    if rows.shape[1] != W.shape[1] * groups or len(W) % groups:
+        raise AxisError(
+            f"a convolution with the kernel {list(W.shape)} and {groups} groups reads axis {channels} of {t}"
+        )
+    arrays = {"W": W} if b is None else {"W": W, "b": b}
+    content = {
+        "dilation": dilation,
+        "groups": groups,
+        "left": left,
+        "extra": left + right - (W.shape[2] - 1) * dilation,
+    }
+    nodes = [_convolution(graph, row, arrays, content, base) for row in rows]
+    ids = np.stack([node.ids for node in nodes]).reshape(*others, len(W))
+    result = t.replaced(channels, np.moveaxis(ids, -1, t.position(channels)))
+    return Tensor(_with_steps(result.dims, time, base, content["extra"], sizes), result.ids)
+
+
+def _convolution(graph: Graph, row: Ids, arrays: dict[str, Array], content: dict[str, int], base: str) -> Node:
+    """The node of a convolution that keeps the number of steps, or an intermediate one that is cut later."""
+    W, left, extra = arrays["W"], content["left"], content["extra"]
+    span = (W.shape[2] - 1) * content["dilation"]
+    if extra == 0 and 0 <= left <= span:
+        options: dict[str, Any] = {key: content[key] for key in ("dilation", "groups")}
+        options["padding"] = (left, span - left)
+        if base == "R":  # the same in the order of time
+            arrays, options["padding"] = {**arrays, "W": W[:, :, ::-1]}, (span - left, left)
+        return graph.new_node("conv1d", [row], len(W), arrays=arrays, options=options)
+    change = (
+        f"{_counted(abs(extra))} {'more' if extra > 0 else 'fewer'} than the sequence has" if extra else "shifted steps"
+    )
+    refusal = (
+        f"a convolution (kernel {W.shape[2]}, dilation {content['dilation']}, padding {left} and {extra + span - left}) makes "
+        f"{change}; a network has one output for each step, with {_counted(span)} of padding in all"
+    )
+    options = {"kind": "stretched", "refusal": refusal, **content}
+    return graph.new_node("intermediate", [row], len(W), arrays=arrays, options=options)
+
+
+def part(graph: Graph, sizes: Sizes, t: Tensor, axis: int, start: int, count: int) -> Tensor:
+    """``count`` steps, from ``start`` on, of a time axis with another number of steps."""
+    base, extra = _time_axis(t, axis, "a slice")
+    size = sizes[base] + extra
+    if (start, count) == (0, size):
+        return t
+    rest, numbers = extra - (size - count), graph.node_numbers(t.ids)
+    dims = _with_steps(t.dims, axis, base, rest, sizes)
+    node = _node_of(graph, t, "padded")
+    if node is not None:
+        left, right = node.options["left"] - start, node.options["right"] - (size - count - start)
+        if left >= 0 and right >= 0:
+            plain = Tensor(_with_steps(t.dims, axis, base, 0, sizes), _sources(graph, t.ids))
+            return padded(graph, sizes, plain, axis, left, right)
+    ids = t.ids.copy()
+    for number in np.unique(numbers):
+        node = graph.nodes[number]
+        if node.options.get("kind") != "stretched":
+            raise ExportError(f"steps {start} to {start + count} of the {size} of {t} are taken; of the time only its last and "
+                              "its first step can be, or what a convolution's padding added")  # fmt: skip
+        content = {key: node.options[key] for key in ("dilation", "groups")}
+        content |= {"left": node.options["left"] - start, "extra": rest}
+        new = _convolution(graph, node.inputs[0], node.arrays, content, base)
+        ids[numbers == number] += new.first - node.first
+    return Tensor(dims, ids)
+
+
+# ---- one value per sequence
+
+
+def _without(t: Tensor, axis: int, ids: Ids) -> Tensor:
+    return Tensor((*t.dims[:axis], *t.dims[axis + 1 :]), ids)
+
+
+def _check_steps(t: Tensor, axis: int, what: str) -> None:
+    _, extra = _time_axis(t, axis, what)
+    if extra:
+        raise ExportError(f"{what} is over {axis_text(t.dims[axis])}; it must be over the steps of the sequence")
+
+
+def pooled(graph: Graph, t: Tensor, axis: int, operation: str) -> Tensor:
+    """The ``"mean"`` or the ``"max"`` over the time axis, which disappears."""
+    _check_steps(t, axis, f"the {operation}")
+    result = graph.pointwise(operation, [t], {})
+    graph.nodes[-1].per_sequence = True
+    return _without(t, axis, result.ids)
+
+
+def softmax(graph: Graph, t: Tensor, axis: int) -> Tensor:
+    """The softmax over time: weights, for ``weighted_sum`` or ``summed``."""
+    _check_steps(t, axis, "a softmax")
+    return graph.pointwise(
+        "intermediate", [t], {}, kind="softmax",
+        refusal="a softmax over time is supported as the weights of a sum over time (attention pooling), not as a value itself",
+    )  # fmt: skip
+
+
+def _is_softmax(graph: Graph, ids: Ids) -> bool:
+    return all(graph.nodes[n].options.get("kind") == "softmax" for n in np.unique(graph.node_numbers(ids)))
+
+
+def weighted_sum(graph: Graph, a: Tensor, b: Tensor, axis: int) -> Tensor:
+    """The sum of ``a * b``, broadcast, over the time axis, which disappears; one of the two is a softmax over time."""
+    a, b = broadcast(a, b)
+    _check_steps(a, axis, "a sum")
+    if not _is_softmax(graph, a.ids):
+        a, b = b, a
+    if not _is_softmax(graph, a.ids) or _is_softmax(graph, b.ids):
+        raise ExportError("a sum over time of products is supported where one factor is a softmax over time")
+    return _without(a, axis, _attended(graph, a.ids, b.ids))
+
+
+def summed(graph: Graph, t: Tensor, axis: int) -> Tensor:
+    """The sum over the time axis, which disappears, of products of which one factor is a softmax over time."""
+    _check_steps(t, axis, "a sum")
+    numbers = np.unique(graph.node_numbers(t.ids))
+    if any(graph.nodes[n].operation != "multiply" for n in numbers):
+        raise ExportError(
+            "a sum over time is supported for values times a softmax over time (attention pooling); beside that, the mean, the "
+            "maximum, the last and the first step"
+        )
+    a, b = (Tensor(t.dims, _sources(graph, t.ids, number)) for number in (0, 1))
+    return weighted_sum(graph, a, b, axis)
+
+
+def _attended(graph: Graph, weights: Ids, values: Ids) -> Ids:
+    """The ids of the weighted sums: columns that share a score stand side by side, and are a head."""
+    scores, read = _sources(graph, weights).reshape(-1), values.reshape(-1)
+    order = np.lexsort((read, scores))
+    heads, counts = np.unique(scores, return_counts=True)
+    if len(set(counts.tolist())) != 1:
+        heads = scores[order]
+    node = graph.new_node("attend", [heads, read[order]], read.size)
+    node.per_sequence = True
+    ids = np.empty(read.size, np.int64)
+    ids[order] = node.ids
+    return ids.reshape(values.shape)
