@@ -20,22 +20,27 @@ static int run(const gru_model *model) {
     float *state = malloc(info.state_nbytes);
     void *workspace = malloc(gru_step_workspace_nbytes(model));
     float *frame = calloc(info.input_width + 1, sizeof *frame); /* + 1: a model of tokens has no frames */
+    int32_t *tokens = calloc(info.n_tokens + 1, sizeof *tokens);
     float *output = malloc(info.output_width * sizeof *output);
-    gru_result result = state && workspace && frame && output ? GRU_OK : GRU_ERROR_MEMORY;
+    gru_result result = state && workspace && frame && tokens && output ? GRU_OK : GRU_ERROR_MEMORY;
 
     if (result == GRU_OK) {
         gru_state_init(model, state);
     }
     for (int t = 0; t < N_STEPS && result == GRU_OK; t++) {
-        if (info.vocabulary) {
-            const int32_t token = t % (int32_t)info.vocabulary;
-            result = gru_step(model, state, NULL, &token, output, workspace);
-        } else {
-            for (size_t k = 0; k < info.input_width; k++) {
-                frame[k] = (float)sin((double)(t + (int)k));
+        for (size_t i = 0; i < info.n_inputs; i++) {
+            const char *name;
+            size_t first, width, vocabulary;
+            gru_get_input(model, i, &name, &first, &width, &vocabulary);
+            if (vocabulary) {
+                tokens[first] = t % (int32_t)vocabulary;
             }
-            result = gru_step(model, state, frame, NULL, output, workspace);
         }
+        for (size_t k = 0; k < info.input_width; k++) {
+            frame[k] = (float)sin((double)(t + (int)k));
+        }
+        result =
+            gru_step(model, state, info.input_width ? frame : NULL, info.n_tokens ? tokens : NULL, output, workspace);
         for (size_t i = 0; i < info.output_width && result == GRU_OK; i++) {
             printf("%.9g%c", (double)output[i],
                    i + 1 < info.output_width ? ' ' : '\n'); /* nine digits are every bit of a float */
@@ -44,6 +49,7 @@ static int run(const gru_model *model) {
     free(state);
     free(workspace);
     free(frame);
+    free(tokens);
     free(output);
     if (result != GRU_OK) {
         fprintf(stderr, "stream: %s\n", gru_result_string(result));

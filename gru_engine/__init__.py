@@ -9,6 +9,7 @@
 
 from gru_engine import cells, reference
 from gru_engine._core import Model, Pool, Stream, __version__, cpu_info, load, set_isa
+from gru_engine._inputs import TokenInput
 from gru_engine.errors import FormatError
 from gru_engine.generation import Hypothesis, beam_search
 from gru_engine.network import Network
@@ -20,6 +21,7 @@ __all__ = [
     "Network",
     "Pool",
     "Stream",
+    "TokenInput",
     "__version__",
     "beam_search",
     "cells",

@@ -57,7 +57,7 @@ def _fails(model: ge.Model, case: Golden, name: str) -> bool:
         error = _distance(y, case.framework)
         far = not error <= case.tolerance
         text += f"; {error:.3g} from the framework ({'above' if far else 'allowed'}: {case.tolerance:.3g})"
-    print(f"  {name}: {len(case.x)} steps, {text}")
+    print(f"  {name}: {case.steps} steps, {text}")
     return far or not same
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Final, Literal, TypedDict, final, overload
 
 import numpy as np
 import numpy.typing as npt
+
+from gru_engine._inputs import TokenInput
 
 __version__: Final[str]
 METADATA_ENTRY: Final[int]
@@ -12,6 +14,7 @@ NOT_CAUSAL: Final[str]
 NO_LAST_STEP: Final[str]
 
 _Floats = npt.NDArray[np.float32]
+_Input = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 _State = npt.ArrayLike | bytes | bytearray | memoryview
 
 class _CpuInfo(TypedDict):
@@ -29,6 +32,8 @@ def load(
 
 @final
 class Model:
+    @property
+    def inputs(self) -> dict[str, slice | TokenInput]: ...
     @property
     def input_size(self) -> int | None: ...
     @property
@@ -58,7 +63,7 @@ class Model:
     @overload
     def run(
         self,
-        x: npt.ArrayLike,
+        x: _Input,
         *,
         lengths: npt.ArrayLike | None = None,
         reset: npt.ArrayLike | None = None,
@@ -70,7 +75,7 @@ class Model:
     @overload
     def run(
         self,
-        x: npt.ArrayLike,
+        x: _Input,
         *,
         lengths: npt.ArrayLike | None = None,
         reset: npt.ArrayLike | None = None,
@@ -91,8 +96,8 @@ class Stream:
     def state(self) -> _Floats: ...
     @state.setter
     def state(self, value: _State) -> None: ...
-    def step(self, x: npt.ArrayLike, out: _Floats | None = None) -> _Floats: ...
-    def run(self, x: npt.ArrayLike) -> _Floats: ...
+    def step(self, x: _Input, out: _Floats | None = None) -> _Floats: ...
+    def run(self, x: _Input) -> _Floats: ...
     def generate(
         self,
         n: int,
@@ -128,6 +133,6 @@ class Pool:
     def get_state(self, slot: int) -> _Floats: ...
     def set_state(self, slot: int, state: _State) -> None: ...
     def state_bytes(self, slot: int) -> bytes: ...
-    def step(self, slots: npt.ArrayLike, x: npt.ArrayLike, out: _Floats | None = None) -> _Floats: ...
+    def step(self, slots: npt.ArrayLike, x: _Input, out: _Floats | None = None) -> _Floats: ...
     def prepare(self, slots: npt.ArrayLike) -> None: ...
     def __deepcopy__(self, memo: Any) -> Pool: ...

@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -42,7 +43,8 @@ cdef extern from "gru_engine.h" nogil:
         int skip_verify
 
     ctypedef struct gru_info:
-        size_t input_width, n_tokens, vocabulary, output_width, n_outputs, state_width, state_nbytes, n_nodes, file_nbytes
+        size_t input_width, n_tokens, vocabulary, n_inputs, output_width, n_outputs, state_width, state_nbytes, n_nodes
+        size_t file_nbytes
         int causal, per_sequence
         uint8_t digest[32]
 
@@ -79,6 +81,7 @@ cdef extern from "gru_engine.h" nogil:
     gru_result gru_open_memory(const void *, size_t, const gru_open_options *, gru_model **, char *)
     void gru_close(gru_model *)
     void gru_get_info(const gru_model *, gru_info *)
+    gru_result gru_get_input(const gru_model *, size_t, const char **, size_t *, size_t *, size_t *)
     gru_result gru_get_output(const gru_model *, size_t, const char **, size_t *, size_t *)
     void gru_get_file(const gru_model *, const void **, size_t *)
     void gru_state_init(const gru_model *, float *)
@@ -200,6 +203,11 @@ cdef void release(void *memory) noexcept:
 cdef inline float *floats_of(object array) noexcept:
     """The data of an ndarray of float32."""
     return <float *>cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline const int32_t *tokens_of(object array) noexcept:
+    """The data of an ndarray of int32."""
+    return <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
 # ---------------------------------------------------------------------------------------------------- classes

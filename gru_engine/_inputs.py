@@ -6,12 +6,27 @@ The common case (a float32 C-contiguous array of the right shape) does not come 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 INT32 = np.iinfo(np.int32)
+
+
+@dataclass(frozen=True)
+class TokenInput:
+    """An input that is one token per step, as ``Model.inputs`` and ``Network.inputs`` have it.
+
+    Attributes
+    ----------
+    vocab_size : int
+        The tokens are integers from 0 to ``vocab_size - 1``.
+    """
+
+    vocab_size: int
 
 
 def _array(value: Any, name: str) -> npt.NDArray[Any]:
@@ -45,6 +60,87 @@ def tokens(x: Any, name: str, vocab: int, ndims: tuple[int, ...]) -> npt.NDArray
         raise ValueError(f"{name} must have the shape {shapes}, got {array.shape}")
     check_tokens(array, name, vocab)
     return np.require(array, np.int32, ["C", "A"])
+
+
+Inputs = Mapping[str, "slice | TokenInput"]
+"""The inputs of a model by name: parts of the input vector, and tokens."""
+
+
+def listed(inputs: Inputs) -> str:
+    """The names of inputs, for a message."""
+    return ", ".join(map(repr, inputs))
+
+
+def check_names(x: Mapping[Any, Any], inputs: Inputs) -> None:
+    """Refuse a dict that has not just an entry for each input."""
+    for name in inputs:
+        if name not in x:
+            raise ValueError(f"x lacks the input {name!r}; the inputs are {listed(inputs)}")
+    for name in x:
+        if name not in inputs:
+            raise ValueError(f"x has {name!r}, which is no input; the inputs are {listed(inputs)}")
+
+
+def not_named(x: Any, inputs: Inputs) -> TypeError:
+    """What is wrong with something other than a dict where there are several inputs."""
+    return TypeError(f"x must be a dict with an entry for each of the inputs {listed(inputs)}, got {type(x).__name__}")
+
+
+def side_by_side(
+    x: Mapping[str, Any], inputs: Inputs, axes: tuple[int, ...], lengths: Any = None
+) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int32] | None, tuple[int, ...]]:
+    """Join several inputs, whose names were checked, as the core reads them.
+
+    Parameters
+    ----------
+    x : dict of array_like
+        Vectors [..., width] and tokens [...], with the same axes in front.
+    inputs : dict
+    axes : tuple of int
+        How many axes there may be in front.
+    lengths : array_like, optional
+        Valid steps of each sequence: tokens behind are not looked at.
+
+    Returns
+    -------
+    vectors : float32 [..., total width], or None if there are none
+    tokens : int32 [..., number of tokens], or None if there are none
+    shape : tuple of int
+        Of the axes in front.
+    """
+    floats: list[npt.NDArray[np.float32]] = []
+    integers: list[npt.NDArray[np.int32]] = []
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, part in inputs.items():
+        what, value = f"x[{name!r}]", x[name]
+        if isinstance(part, slice):
+            floats.append(vectors(value, what, part.stop - part.start, tuple(n + 1 for n in axes)))
+            shapes[what] = floats[-1].shape[:-1]
+        else:
+            value = value if lengths is None else without_padding(value, lengths)
+            integers.append(tokens(value, what, part.vocab_size, axes))
+            shapes[what] = integers[-1].shape
+    first, shape = next(iter(shapes.items()))
+    for what, other in shapes.items():
+        if other != shape:
+            raise ValueError(f"{what} is for streams and steps of the shape {other}, but {first} for {shape}")
+    return (
+        np.concatenate(floats, axis=-1) if floats else None,
+        np.stack(integers, axis=-1) if integers else None,
+        shape,
+    )
+
+
+def without_padding(x: Any, lengths: Any) -> Any:
+    """Tokens [T] or [B, T] with zeros after a sequence's end, where they may be anything."""
+    try:
+        array, lengths = np.asarray(x), np.asarray(lengths)
+    except ValueError:
+        return x  # refused later, by name
+    integers = array.dtype.kind in "iu" and lengths.dtype.kind in "iu"
+    if not integers or array.ndim not in (1, 2) or lengths.size != (1 if array.ndim == 1 else len(array)):
+        return x  # likewise
+    return np.where(np.arange(array.shape[-1]) < lengths.reshape((*array.shape[:-1], 1)), array, 0)
 
 
 def check_tokens(array: npt.NDArray[Any], name: str, vocab: int) -> None:

@@ -38,10 +38,12 @@ cdef class Model:
 
     Attributes
     ----------
+    inputs : dict of str to slice or TokenInput
+        The named inputs: parts of the input vector, and tokens. The name of an only input may be empty.
     input_size : int or None
-        Floats per step; None if the network reads tokens.
+        Floats per step, of all vectors together; None if there are none.
     vocab_size : int or None
-        Number of tokens; None if it reads vectors.
+        Size of the vocabulary; None if no input is tokens, or several are, of which ``inputs`` has the sizes.
     output_size : int
         Floats of an output vector.
     outputs : dict of str to slice
@@ -63,7 +65,9 @@ cdef class Model:
 
     cdef gru_model *model
     cdef gru_info info
+    cdef readonly dict inputs
     cdef readonly dict outputs
+    cdef tuple input_names, input_labels
     cdef readonly object path
     cdef bint copied, verified
 
@@ -107,9 +111,16 @@ cdef class Model:
         if result != GRU_OK:
             raise FormatError(f"{where}: {message.decode(errors='replace')}")
         gru_get_info(self.model, &self.info)
+        self.inputs = {}
         self.outputs = {}
         cdef const char *output
-        cdef size_t first, width, i
+        cdef size_t first, width, vocabulary, i
+        for i in range(self.info.n_inputs):
+            gru_get_input(self.model, i, &output, &first, &width, &vocabulary)
+            part = _inputs.TokenInput(vocabulary) if vocabulary else slice(first, first + width)
+            self.inputs[output.decode()] = part
+        self.input_names = tuple(self.inputs)
+        self.input_labels = tuple([f"x[{key!r}]" for key in self.inputs])  # what messages call them
         for i in range(self.info.n_outputs):
             gru_get_output(self.model, i, &output, &first, &width)
             self.outputs[output.decode()] = slice(first, first + width)
@@ -120,7 +131,7 @@ cdef class Model:
 
     @property
     def vocab_size(self):
-        return self.info.vocabulary or None
+        return self.info.vocabulary if self.info.n_tokens == 1 else None
 
     @property
     def output_size(self):
@@ -161,7 +172,12 @@ cdef class Model:
         return memoryview(_File(self))
 
     def __repr__(self):
-        kind = f"tokens below {self.vocab_size}" if self.info.vocabulary else f"{self.input_size} floats"
+        kind = f"{self.input_size} floats" if self.info.input_width else ""
+        kind += " and " if self.info.input_width and self.info.n_tokens else ""
+        if self.info.n_tokens == 1:
+            kind += f"tokens below {self.vocab_size}"
+        elif self.info.n_tokens:
+            kind += f"{self.info.n_tokens} tokens"
         return (
             f"<gru_engine.Model {kind} -> {self.output_size} floats"
             f"{' per sequence' if self.info.per_sequence else ''}, state of {self.state_size}, "
@@ -239,9 +255,10 @@ cdef class Model:
 
         Parameters
         ----------
-        x : array_like
+        x : array_like, or dict of str to array_like
             [T, input_size] or [B, T, input_size] real numbers, used as float32; [T] or [B, T] integers if the network
-            reads tokens. A C-contiguous float32 (int32) array is not copied.
+            reads tokens. A C-contiguous float32 (int32) array is not copied. Several inputs are a dict of such arrays
+            by name, each as wide as that input, or, if all of them are vectors, one array of all side by side.
         lengths : array_like [B], optional
             Valid steps of each sequence; an integer for a single one. Steps after the end change nothing.
         reset : array_like [T] or [B, T], optional
@@ -274,25 +291,19 @@ cdef class Model:
         -----
         The GIL is released, except for work of a few microseconds.
         """
-        cdef bint is_tokens = self.info.vocabulary != 0
-        if is_tokens:
-            if lengths is not None:
-                x = _without_padding(x, lengths)
-            array = _inputs.tokens(x, "x", self.info.vocabulary, (1, 2))
-        else:
-            array = _inputs.vectors(x, "x", self.info.input_width, (2, 3))
-        cdef bint batched = array.ndim == (2 if is_tokens else 3)
-        cdef size_t n_streams = array.shape[0] if batched else 1
-        cdef size_t n_steps = array.shape[1] if batched else array.shape[0]
+        vectors, tokens, shape = take_inputs(self, x, (1, 2), lengths)
+        cdef bint batched = len(shape) == 2
+        cdef size_t n_streams = shape[0] if batched else 1
+        cdef size_t n_steps = shape[1] if batched else shape[0]
         if self.info.per_sequence and n_steps == 0 and n_streams:
-            raise ValueError(NO_LAST_STEP.format(array.shape))
+            raise ValueError(NO_LAST_STEP.format(shape if vectors is None else vectors.shape))
         if lengths is not None:
             least = 1 if self.info.per_sequence else 0
             if not batched and np.ndim(lengths) == 0:
                 lengths = [lengths]
             lengths = _inputs.lengths(lengths, n_streams, n_steps, least)
         if reset is not None:
-            reset = _inputs.reset(reset, array.shape[:2] if batched else array.shape[:1])
+            reset = _inputs.reset(reset, shape)
         if padding not in ("zero", "carry"):
             raise ValueError(f"padding must be 'zero' or 'carry', got {padding!r}")
         cdef int n_threads = as_threads(threads)
@@ -300,14 +311,14 @@ cdef class Model:
         if state is not None:
             (<States>states).set(state, batched)
 
-        rows = array.shape[: batched + (not self.info.per_sequence)]
+        rows = shape[: batched + (not self.info.per_sequence)]
         y = np.empty((*rows, self.info.output_width), np.float32)
         cdef gru_run_args args
         args.struct_nbytes = sizeof(args)
         args.n_streams = n_streams
         args.n_steps = n_steps
-        args.vectors = NULL if is_tokens else floats_of(array)
-        args.tokens = <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL
+        args.vectors = NULL if vectors is None else floats_of(vectors)
+        args.tokens = NULL if tokens is None else tokens_of(tokens)
         args.states = (<States>states).pointers
         args.outputs = floats_of(y)
         args.lengths = NULL if lengths is None else <size_t *>cnp.PyArray_DATA(<cnp.ndarray>lengths)
@@ -317,15 +328,6 @@ cdef class Model:
         if return_state:
             return y, (<States>states).get(batched)
         return y
-
-
-def _without_padding(x, lengths):
-    """Tokens [T] or [B, T] with zeros after a sequence's end, where they may be anything."""
-    x, lengths = np.asarray(x), np.asarray(lengths)
-    integers = x.dtype.kind in "iu" and lengths.dtype.kind in "iu"
-    if not integers or x.ndim not in (1, 2) or lengths.size != (1 if x.ndim == 1 else len(x)):
-        return x  # refused later, by name
-    return np.where(np.arange(x.shape[-1]) < lengths.reshape((*x.shape[:-1], 1)), x, 0)
 
 
 def _load_path(path, digest, verify):

@@ -166,8 +166,9 @@ cdef class Pool:
         ----------
         slots : array_like of int [n]
             Distinct open slots, in any order.
-        x : array_like [n, input_size], or [n] tokens
-            Their inputs. A C-contiguous float32 (int32) array is not copied.
+        x : array_like [n, input_size], or [n] tokens, or dict of str to these
+            Their inputs. A C-contiguous float32 (int32) array is not copied. Several inputs are a dict of them by name
+            or, if all of them are vectors, one array of all side by side.
         out : ndarray float32 [n, output_size], optional
             Where to write the outputs.
 
@@ -191,24 +192,29 @@ cdef class Pool:
         cdef gru_run_args args
         cdef size_t n
         args.struct_nbytes = sizeof(args)
-        args.vectors = NULL
-        args.tokens = NULL
-        if model.info.vocabulary:
-            x = _inputs.tokens(x, "x", model.info.vocabulary, (1,))
-            args.tokens = <const int32_t *>cnp.PyArray_DATA(<cnp.ndarray>x)
+        cdef Py_ssize_t n_rows
+        vectors, tokens = x, None
+        if (
+            model.info.n_tokens == 0
+            and is_plain(x, cnp.NPY_FLOAT32, 2)
+            and <size_t>cnp.PyArray_DIM(<cnp.ndarray>x, 1) == model.info.input_width
+        ):
+            n_rows = cnp.PyArray_DIM(<cnp.ndarray>x, 0)
         else:
-            if not is_plain(x, cnp.NPY_FLOAT32, 2) or x.shape[1] != model.info.input_width:
-                x = _inputs.vectors(x, "x", model.info.input_width, (2,))
-            args.vectors = floats_of(x)
+            vectors, tokens, shape = take_inputs(model, x, (1,))
+            n_rows = shape[0]
+        args.vectors = NULL if vectors is None else floats_of(vectors)
+        args.tokens = NULL if tokens is None else tokens_of(tokens)
         self.enter()
         try:
             n = self.choose(slots)
-            if <size_t>cnp.PyArray_DIM(<cnp.ndarray>x, 0) != n:
-                raise ValueError(f"x must have a row for each of the {n} slots, got the shape {x.shape}")
+            if <size_t>n_rows != n:
+                shape = (tokens if vectors is None else vectors).shape
+                raise ValueError(f"x must have a row for each of the {n} slots, got the shape {shape}")
             y = out
             if out is not None:
                 check_out(out, (n, model.info.output_width))
-            if out is None or not out.flags.carray or np.may_share_memory(x, out):
+            if out is None or not out.flags.carray or np.may_share_memory(tokens if vectors is None else vectors, out):
                 y = np.empty((n, model.info.output_width), np.float32)
             args.n_streams = n
             args.n_steps = 1

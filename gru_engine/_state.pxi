@@ -87,17 +87,44 @@ cdef inline bint overlap(const float *a, size_t n_a, const float *b, size_t n_b)
     return <uintptr_t>a < <uintptr_t>(b + n_b) and <uintptr_t>b < <uintptr_t>(a + n_a)
 
 
-cdef int32_t as_token(object x, size_t vocab) except -1:
+cdef bint is_named(object x) except -1:
+    """Whether x is a dict, or the like, of inputs by name."""
+    if PyLong_CheckExact(x) or cnp.PyArray_Check(x):  # without asking an abstract class
+        return False
+    return isinstance(x, dict) or isinstance(x, Mapping)
+
+
+cdef tuple take_inputs(Model model, x, tuple axes, lengths=None):
+    """The vectors, the tokens (None if there are none) and the shape of the axes in front, of which there may be `axes`."""
+    cdef str label = "x"
+    if is_named(x):
+        _inputs.check_names(x, model.inputs)
+        if model.info.n_inputs > 1:
+            return _inputs.side_by_side(x, model.inputs, axes, lengths)
+        x = x[model.input_names[0]]
+        label = model.input_labels[0]
+    if model.info.n_tokens == 0:
+        array = _inputs.vectors(x, label, model.info.input_width, tuple([n + 1 for n in axes]))
+        return array, None, array.shape[:-1]
+    if model.info.n_inputs > 1:
+        raise _inputs.not_named(x, model.inputs)
+    if lengths is not None:
+        x = _inputs.without_padding(x, lengths)
+    array = _inputs.tokens(x, label, model.info.vocabulary, axes)
+    return None, array, array.shape
+
+
+cdef int32_t as_token(object x, size_t vocab, object name) except -1:
     cdef int overflow = 0
     cdef long value = -1
     if PyLong_CheckExact(x):
         value = PyLong_AsLongAndOverflow(x, &overflow)
         if overflow or value < 0 or <size_t>value >= vocab:
-            raise ValueError(f"x must be a token from 0 to {vocab - 1}, got {x}")
+            raise ValueError(f"{name} must be a token from 0 to {vocab - 1}, got {x}")
         return <int32_t>value
     if isinstance(x, bool):
-        raise TypeError(f"x must be an integer token, got {x!r}")
-    return _inputs.tokens(x, "x", vocab, (0,)).item()
+        raise TypeError(f"{name} must be an integer token, got {x!r}")
+    return _inputs.tokens(x, name, vocab, (0,)).item()
 
 
 cdef check_out(object out, tuple shape):

@@ -13,7 +13,8 @@ cdef class Stream:
     cdef readonly Model model
     cdef float *block
     cdef void *workspace
-    cdef size_t n_in, n_out
+    cdef float *joined  # several inputs of a step side by side: n_in floats, then n_tokens integers
+    cdef size_t n_in, n_tokens, n_out
     cdef int n_threads
     cdef bint busy, short_step
 
@@ -22,11 +23,14 @@ cdef class Stream:
             raise ValueError(NOT_CAUSAL)
         self.model = model
         self.n_in = model.info.input_width
+        self.n_tokens = model.info.n_tokens
         self.n_out = model.info.output_width
         self.n_threads = as_threads(threads)
         self.short_step = is_short(model, 1)
         self.block = <float *>allocate(model.info.state_nbytes)
         self.workspace = allocate(gru_step_workspace_nbytes(model.model))
+        if model.info.n_inputs > 1:
+            self.joined = <float *>allocate(self.n_in * sizeof(float) + self.n_tokens * sizeof(int32_t))
         gru_state_init(model.model, self.block)
         if state is not None:
             self.state = state
@@ -34,6 +38,7 @@ cdef class Stream:
     def __dealloc__(self):
         release(self.block)
         release(self.workspace)
+        release(self.joined)
 
     cdef int enter(self) except -1:
         if self.busy:
@@ -46,8 +51,9 @@ cdef class Stream:
 
         Parameters
         ----------
-        x : array_like [input_size] or int
-            The input, used as float32, or a token. A C-contiguous float32 array is not copied.
+        x : array_like [input_size] or int, or dict of str to these
+            The input, used as float32, or a token. A C-contiguous float32 array is not copied. Several inputs are a dict
+            of them by name or, if all of them are vectors, one array of all side by side.
         out : ndarray float32 [output_size], optional
             Where to write the output. With a plain float32 input nothing is allocated then.
 
@@ -72,12 +78,29 @@ cdef class Stream:
         cdef float *result
         cdef object y = out
         cdef cnp.npy_intp size = self.n_out
-        if self.n_in == 0:
-            token = as_token(x, self.model.info.vocabulary)
-        else:
-            if not (is_plain(x, cnp.NPY_FLOAT32, 1) and <size_t>cnp.PyArray_DIM(<cnp.ndarray>x, 0) == self.n_in):
-                x = _inputs.vectors(x, "x", self.n_in, (1,))
+        cdef const int32_t *tokens = NULL
+        cdef list values = None
+        if (
+            self.n_tokens == 0
+            and is_plain(x, cnp.NPY_FLOAT32, 1)
+            and <size_t>cnp.PyArray_DIM(<cnp.ndarray>x, 0) == self.n_in
+        ):
             vector = floats_of(x)
+        elif is_named(x) or (self.n_tokens and self.joined is not NULL):
+            values = self.named(x)
+        elif self.n_tokens:
+            token = as_token(x, self.model.info.vocabulary, "x")
+            tokens = &token
+        else:
+            x = _inputs.vectors(x, "x", self.n_in, (1,))
+            vector = floats_of(x)
+        if values is not None and self.joined is NULL:  # an only input
+            if self.n_tokens:
+                token = values[0]
+                tokens = &token
+            else:
+                x = values[0]
+                vector = floats_of(x)
         if out is None:
             y = cnp.PyArray_SimpleNew(1, &size, cnp.NPY_FLOAT32)
         elif not (
@@ -91,7 +114,10 @@ cdef class Stream:
         result = floats_of(y)
         self.enter()
         cdef gru_result code = GRU_OK
-        cdef const int32_t *tokens = NULL if self.n_in else &token
+        if values is not None and self.joined is not NULL:
+            self.join(values)
+            vector = self.joined if self.n_in else NULL
+            tokens = <const int32_t *>(self.joined + self.n_in) if self.n_tokens else NULL
         if self.short_step:
             code = gru_step(self.model.model, self.block, vector, tokens, result, self.workspace)
         elif self.n_threads == 1:
@@ -106,12 +132,50 @@ cdef class Stream:
             return out
         return y
 
+    cdef list named(self, x):
+        """The checked inputs of a step, given by name: for each of the model's a plain array or a token."""
+        cdef Model model = self.model
+        cdef const char *text
+        cdef size_t first, width, vocabulary, i
+        if not is_named(x):
+            raise _inputs.not_named(x, model.inputs)
+        cdef dict given = x if isinstance(x, dict) else dict(x)
+        cdef list values = []
+        cdef bint complete = len(given) == <Py_ssize_t>model.info.n_inputs
+        for i in range(model.info.n_inputs):
+            name = model.input_names[i]
+            if not complete or name not in given:
+                _inputs.check_names(given, model.inputs)
+            gru_get_input(model.model, i, &text, &first, &width, &vocabulary)
+            value = given[name]
+            if vocabulary:
+                value = as_token(value, vocabulary, model.input_labels[i])
+            elif not (is_plain(value, cnp.NPY_FLOAT32, 1) and <size_t>cnp.PyArray_DIM(<cnp.ndarray>value, 0) == width):
+                value = _inputs.vectors(value, model.input_labels[i], width, (1,))
+            values.append(value)
+        return values
+
+    cdef void join(self, list values) noexcept:
+        """Copy what `named` has returned to where a step reads it; the stream has been entered."""
+        cdef int32_t *tokens = <int32_t *>(self.joined + self.n_in)
+        cdef float *vectors = self.joined
+        cdef cnp.npy_intp width
+        for value in values:
+            if cnp.PyArray_Check(value):
+                width = cnp.PyArray_DIM(<cnp.ndarray>value, 0)
+                memcpy(vectors, floats_of(value), width * sizeof(float))
+                vectors += width
+            else:
+                tokens[0] = value
+                tokens += 1
+
     def run(self, x):
         """Take many steps: a block of a longer sequence, continuing from the state.
 
         Parameters
         ----------
-        x : array_like [T, input_size], or [T] tokens
+        x : array_like [T, input_size], or [T] tokens, or dict of str to these
+            As for ``step``, with an axis for the steps in front.
 
         Returns
         -------
@@ -130,19 +194,15 @@ cdef class Stream:
         The GIL is released, except for work of a few microseconds.
         """
         cdef Model model = self.model
-        cdef bint is_tokens = self.n_in == 0
-        if is_tokens:
-            array = _inputs.tokens(x, "x", model.info.vocabulary, (1,))
-        else:
-            array = _inputs.vectors(x, "x", self.n_in, (2,))
-        cdef size_t n_steps = array.shape[0]
+        vectors, tokens, shape = take_inputs(model, x, (1,))
+        cdef size_t n_steps = shape[0]
         if model.info.per_sequence and n_steps == 0:
-            raise ValueError(NO_LAST_STEP.format(array.shape))
-        y = np.empty((*array.shape[: not model.info.per_sequence], self.n_out), np.float32)
+            raise ValueError(NO_LAST_STEP.format(shape if vectors is None else vectors.shape))
+        y = np.empty((*shape[: not model.info.per_sequence], self.n_out), np.float32)
         self.enter()
         self.run_steps(
-            NULL if is_tokens else floats_of(array),
-            <int32_t *>cnp.PyArray_DATA(<cnp.ndarray>array) if is_tokens else NULL,
+            NULL if vectors is None else floats_of(vectors),
+            NULL if tokens is None else tokens_of(tokens),
             n_steps,
             floats_of(y),
         )

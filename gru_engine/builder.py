@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from gru_engine.arguments import MAX_VOCABULARY, MAX_WIDTH, as_name, as_size
-from gru_engine.layers import Concat, Layer, Tokens
+from gru_engine.layers import Concat, Input, Layer, Tokens
 from gru_engine.order import units
 
 MAX_CONCAT = 1024  # docs/FORMAT.md
@@ -142,8 +142,8 @@ class Builder:
             raise ValueError(f"{method}: {step!r} is one value per time step, but {sequence!r} is one per sequence")
 
     def _reached_indices(self) -> list[int]:
-        """The layers that reach an output, in the order of a file: loops as short as they can be."""
-        reached: set[int] = set()
+        """The inputs and the layers that reach an output, in the order of a file: loops as short as they can be."""
+        reached = set(range(len(self._input_layers())))
         found = list(self._outputs.values())
         while found:
             index = found.pop()
@@ -151,6 +151,15 @@ class Builder:
                 reached.add(index)
                 found += self._layers[index].reads
         return [index for unit in units(self._layers, reached) for index in unit]
+
+    def _input_layers(self) -> list[Input | Tokens]:
+        """The inputs, which are the first layers."""
+        inputs: list[Input | Tokens] = []
+        for layer in self._layers:
+            if not isinstance(layer, (Input, Tokens)):
+                break
+            inputs.append(layer)
+        return inputs
 
     def _reached(self) -> list[Layer]:
         return [self._layers[i] for i in self._reached_indices()]

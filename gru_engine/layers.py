@@ -63,12 +63,16 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Input(Layer):
-    """The input vector of a step."""
+    """An input vector: some columns of the vector of a step, ``width`` of them."""
+
+    first: int = 0  # of the columns: the inputs stand side by side
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens(Layer):
-    """The input token of a step: one integer, 0 <= token < width."""
+    """An input token: one integer per step, 0 <= token < width."""
+
+    first: int = 0  # its place among the tokens of a step
 
 
 @dataclass(frozen=True, eq=False)

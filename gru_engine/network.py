@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gru_engine._inputs import TokenInput
 from gru_engine.activations import ActivationLike
 from gru_engine.activations import activation as parse_activation
 from gru_engine.arguments import MAX_VOCABULARY, as_array, as_name, as_size, as_vector, fold_bias, gru_fields, halves
@@ -44,9 +45,10 @@ from gru_engine.layers import (
 from gru_engine.operations import Operations
 from gru_engine.precision import as_dtype, rounded_layer
 
-__all__ = ["MAX_CONCAT", "MAX_OUTPUTS", "Network", "Value", "Vector"]
+__all__ = ["MAX_CONCAT", "MAX_INPUTS", "MAX_OUTPUTS", "Network", "Value", "Vector"]
 
-MAX_OUTPUTS = 4096  # docs/FORMAT.md
+MAX_INPUTS = 4096  # docs/FORMAT.md
+MAX_OUTPUTS = 4096
 
 
 class Network(Operations):
@@ -77,14 +79,24 @@ class Network(Operations):
     # ---- inputs
 
     def input(self, width: int, *, name: str | None = None) -> Value:
-        """The input: a vector of ``width`` floats per time step."""
-        self._check_first("input")
-        return self._append(Input, [], width, name)
+        """An input: a vector of ``width`` floats per time step.
+
+        A network may have several inputs, of ``input`` and ``tokens`` in any order, before all other layers. Each has a
+        name of its own then, by which it is given: ``model.run({"audio": x, "speaker": s})``.
+        """
+        name = self._check_input("input", name)
+        first = self.input_size or 0
+        as_size(first + as_size(width, "input: the width"), "the width of all inputs together")
+        return self._append(Input, [], width, name, first=first)
 
     def tokens(self, vocab: int, *, name: str | None = None) -> Value:
-        """The input: one integer per time step, 0 <= token < ``vocab``."""
-        self._check_first("tokens")
-        return self._append(Tokens, [], as_size(vocab, "vocab", MAX_VOCABULARY), name)
+        """An input: one integer per time step, 0 <= token < ``vocab``.
+
+        There may be several inputs; see ``input``.
+        """
+        name = self._check_input("tokens", name)
+        first = sum(isinstance(layer, Tokens) for layer in self._layers)
+        return self._append(Tokens, [], as_size(vocab, "vocab", MAX_VOCABULARY), name, first=first)
 
     # ---- layers with weights
 
@@ -250,14 +262,29 @@ class Network(Operations):
         return dict(self._outputs)
 
     @property
+    def inputs(self) -> dict[str, slice | TokenInput]:
+        """For each input's name its part of the input vector or, of tokens, a ``TokenInput``.
+
+        The name of an only input may be empty.
+        """
+        parts: dict[str, slice | TokenInput] = {}
+        for layer in self._input_layers():
+            vector = isinstance(layer, Input)
+            parts[layer.name] = (
+                slice(layer.first, layer.first + layer.width) if vector else TokenInput(vocab_size=layer.width)
+            )
+        return parts
+
+    @property
     def input_size(self) -> int | None:
-        """Width of the input vector; None if the input is tokens (or not yet there)."""
-        return self._layers[0].width if self._layers and isinstance(self._layers[0], Input) else None
+        """Width of the input vector, all of its parts together; None if there is none (or not yet)."""
+        return sum(layer.width for layer in self._input_layers() if isinstance(layer, Input)) or None
 
     @property
     def vocab_size(self) -> int | None:
-        """Size of the vocabulary; None if the input is a vector (or not yet there)."""
-        return self._layers[0].width if self._layers and isinstance(self._layers[0], Tokens) else None
+        """Size of the vocabulary; None if there are no tokens (or not yet), or several, of which ``inputs`` has the sizes."""
+        sizes = [layer.width for layer in self._input_layers() if isinstance(layer, Tokens)]
+        return sizes[0] if len(sizes) == 1 else None
 
     @property
     def output_size(self) -> int:
@@ -305,7 +332,8 @@ class Network(Operations):
         """The same network without the layers that reach no output, in the order of a file.
 
         That is the order in which they were added, except that what lies between a state and its source, and does not
-        depend on the one or is not needed for the other, stands before or behind.
+        depend on the one or is not needed for the other, stands before or behind. All inputs stay, even one that reaches no
+        output: whoever runs the network goes on giving it.
 
         Raises
         ------
@@ -354,12 +382,13 @@ class Network(Operations):
     def same(self, other: Network) -> bool:
         """Whether both compute the same: the same layers with bitwise equal arrays and the same named outputs.
 
-        Scalar parameters are compared as float32, as a file keeps them. Layers that reach no output, the names of
-        layers and the metadata are not compared.
+        Scalar parameters are compared as float32, as a file keeps them. Layers that reach no output, the metadata and the
+        names of layers are not compared, except those of several inputs.
         """
         a, b = self.pruned(), other.pruned()
         return (
-            list(a._outputs.items()) == list(b._outputs.items())
+            (list(a.inputs) == list(b.inputs) or len(a.inputs) == 1)
+            and list(a._outputs.items()) == list(b._outputs.items())
             and len(a._layers) == len(b._layers)
             and all(map(same_layer, a._layers, b._layers))
         )
@@ -367,10 +396,10 @@ class Network(Operations):
     def __repr__(self) -> str:
         if not self._layers:
             return "<Network: empty>"
-        source = self._layers[0]
+        inputs = ", ".join(f"{layer.operation} {layer.width}" for layer in self._input_layers()) or "no input"
         outputs = ", ".join(f"{name} {part.stop - part.start}" for name, part in self.outputs.items()) or "nothing yet"
         return (
-            f"<Network: {source.operation} {source.width} -> {outputs}; {len(self._layers)} layers, "
+            f"<Network: {inputs} -> {outputs}; {len(self._layers)} layers, "
             f"{self.parameter_count} weights, state {self.state_size}>"
         )
 
@@ -384,7 +413,9 @@ class Network(Operations):
             "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
             for row in rows
         ]
-        outputs = ", ".join(f"{name} = [{part.start}:{part.stop}]" for name, part in self.outputs.items()) or "none"
+        if len(self.inputs) > 1:
+            lines.append("inputs: " + ", ".join(f"{name} = {_described(part)}" for name, part in self.inputs.items()))
+        outputs = ", ".join(f"{name} = {_described(part)}" for name, part in self.outputs.items()) or "none"
         rate = " (one per sequence)" if self.per_sequence else ""
         causal = "causal" if self.causal else "not causal"
         lines.append(f"outputs{rate}: {outputs}; {self.parameter_count} weights, state {self.state_size}, {causal}")
@@ -425,8 +456,9 @@ class Network(Operations):
             token: faster, but larger for large vocabularies. ``"auto"``: where the table is no larger than what it
             replaces, or than 16 MiB. No bit of a result depends on it, unless ``dtype`` is ``"int8"``: a table is float32.
         golden : list of (x, y, tolerance), optional
-            Golden cases: an input sequence (float32 [T, I] or tokens [T]), the outputs of the framework it came from
-            (or None) and the largest difference allowed. The engine's own outputs are computed and kept as well.
+            Golden cases: an input sequence (float32 [T, I], tokens [T], or a dict of such arrays as for ``Model.run``),
+            the outputs of the framework it came from (or None) and the largest difference allowed. The engine's own
+            outputs are computed and kept as well.
         metadata : dict, optional
             Is added to ``self.metadata``.
 
@@ -464,12 +496,32 @@ class Network(Operations):
             raise ValueError(f"{kind.__name__.lower()}: v is already one value per sequence: {v!r}")
         return self._append(kind, [v], v.width, name, per_sequence=True)
 
-    def _check_first(self, method: str) -> None:
-        if self._layers:
-            raise ValueError(f"{method}() must come first and once; the network already has {Value(self, 0)!r}")
+    def _check_input(self, method: str, name: str | None) -> str:
+        """The checked name of a further input."""
+        name, inputs = as_name(name), self._input_layers()
+        if len(inputs) < len(self._layers):
+            raise ValueError(
+                f"{method}() must come before all other layers; the network already has {Value(self, len(inputs))!r}"
+            )
+        if not inputs:
+            return name
+        if not name or not inputs[0].name:
+            which = (
+                f"the first, {Value(self, 0)!r}," if name else f"the {method}() after {Value(self, len(inputs) - 1)!r}"
+            )
+            raise ValueError(f"each of several inputs needs a name, but {which} has none")
+        if name in self.inputs:
+            raise ValueError(f"there is already an input named {name!r}; inputs: {', '.join(self.inputs)}")
+        if len(inputs) == MAX_INPUTS:
+            raise ValueError(f"a network has at most {MAX_INPUTS} inputs")
+        return name
 
 
 # ---- summary
+
+
+def _described(part: slice | TokenInput) -> str:
+    return f"[{part.start}:{part.stop}]" if isinstance(part, slice) else f"a token below {part.vocab_size}"
 
 
 def _summary_row(index: int, layer: Layer) -> tuple[str, ...]:

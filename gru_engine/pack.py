@@ -6,13 +6,14 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gru_engine import records
+from gru_engine._inputs import TokenInput, check_names, not_named
 from gru_engine.activations import as_number
 from gru_engine.layers import (
     RESETS,
@@ -23,6 +24,7 @@ from gru_engine.layers import (
     Dense,
     Embedding,
     Gru,
+    Input,
     Layer,
     Norm,
     Slice,
@@ -98,14 +100,13 @@ def _gates(layer: Layer) -> int:
 def _write_program(writer: _Writer, net: Network, fold: bool | str, dtype: str) -> None:
     layers = net.layers
     folds = [_find_fold(layers, layer, fold, dtype) for layer in layers]
-    tokens = 0  # the input is always the first layer
 
     def reads(index: int) -> tuple[int, ...]:
         folded = folds[index]
-        return layers[index].inputs if folded is None else (tokens, *folded.rest)
+        return layers[index].inputs if folded is None else (*folded.embedding.inputs, *folded.rest)
 
     sources = {layer.source for layer in layers if isinstance(layer, State)}
-    needed: set[int] = set()
+    needed = set(range(len(net.inputs)))
     found = list(net.output_layers.values())
     while found:
         index = found.pop()
@@ -339,15 +340,19 @@ class _Writer:
         for i, (x, framework, tolerance) in enumerate(cases):
             if as_number(tolerance, f"golden[{i}]: tolerance") < 0:
                 raise ValueError(f"golden[{i}]: tolerance must not be negative, got {tolerance!r}")
-            x = _golden_input(net, x, f"golden[{i}]")
-            engine = _golden_output(net, model.run(x), len(x), f"golden[{i}]: the engine's output")
-            blocks = [x.astype("<i4" if net.vocab_size else "<f4"), engine]
+            vectors, tokens = _golden_input(net, x, f"golden[{i}]")
+            blocks = [block for block in (vectors, tokens) if block is not None]
+            steps = len(blocks[0])
+            engine = _golden_output(net, model.run(x), steps, f"golden[{i}]: the engine's output")
+            blocks.append(engine)
             if framework is not None:
-                blocks.append(_golden_output(net, framework, len(x), f"golden[{i}]: the framework's output"))
+                blocks.append(_golden_output(net, framework, steps, f"golden[{i}]: the framework's output"))
                 _check_tolerance(engine, blocks[-1], tolerance, f"golden[{i}]")
             record = np.zeros((), records.GOLDEN)
-            record["kind"] = net.vocab_size is not None
-            record["steps"], record["input_width"] = len(x), net.input_size or 1
+            record["kind"] = records.golden_kind(vectors is not None, tokens is not None)
+            record["steps"], record["input_width"] = steps, blocks[0].shape[1]
+            if vectors is not None and tokens is not None:
+                record["tokens"] = tokens.shape[1]
             record["output_rows"], record["output_width"] = engine.shape
             record["tolerance"], record["flags"] = tolerance, framework is not None
             self._golden += [record.tobytes(), *(pad(block.tobytes()) for block in blocks)]
@@ -357,7 +362,7 @@ class _Writer:
 def _parameters(layer: Layer) -> tuple[int, ...]:
     """p0, p1, ... of a layer's node; that of a state follows later."""
     match layer:
-        case Slice():
+        case Input() | Tokens() | Slice():
             return (layer.first,)
         case Window():
             return layer.taps, layer.dilation, layer.ahead
@@ -379,13 +384,36 @@ def _end_mark(size: int) -> bytes:
     return end.tobytes()
 
 
-def _golden_input(net: Network, x: Any, what: str) -> Array:
-    x = np.asarray(x)
-    kinds, shape = ("iu", ()) if net.vocab_size else ("fiu", (net.input_size,))
-    if x.dtype.kind not in kinds or x.ndim != 1 + len(shape) or x.shape[1:] != shape or not len(x):
-        wanted = "integer tokens [T]" if net.vocab_size else f"an array [T, {net.input_size}]"
-        raise ValueError(f"{what}: x must be {wanted} with T > 0, got {x.dtype} {list(x.shape)}")
-    return np.asarray(x, np.int32 if net.vocab_size else np.float32)
+def _golden_input(net: Network, x: Any, what: str) -> tuple[Array | None, Array | None]:
+    """The vectors [T, input width] and the tokens [T, number of tokens], None where there are none."""
+    inputs = net.inputs
+    if isinstance(x, Mapping):
+        try:
+            check_names(x, inputs)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}") from None
+        parts = [(part, f"x[{name!r}]", x[name]) for name, part in inputs.items()]
+    elif len(inputs) > 1 and any(isinstance(part, TokenInput) for part in inputs.values()):
+        raise TypeError(f"{what}: {not_named(x, inputs)}")
+    elif net.input_size:
+        parts = [(slice(0, net.input_size), "x", x)]
+    else:
+        parts = [(part, "x", x) for part in inputs.values()]
+    arrays: dict[bool, list[Array]] = {False: [], True: []}
+    steps = None
+    for part, name, value in parts:
+        array, tokens = np.asarray(value), isinstance(part, TokenInput)
+        shape = (part.stop - part.start,) if isinstance(part, slice) else ()
+        kinds = "iu" if tokens else "fiu"
+        if array.dtype.kind not in kinds or array.ndim != 1 + len(shape) or array.shape[1:] != shape or not len(array):
+            wanted = "integer tokens [T]" if tokens else f"an array {['T', *shape]}".replace("'", "")
+            raise ValueError(f"{what}: {name} must be {wanted} with T > 0, got {array.dtype} {list(array.shape)}")
+        if steps not in (None, len(array)):
+            raise ValueError(f"{what}: {name} has {len(array)} steps, {parts[0][1]} has {steps}")
+        steps = len(array)
+        arrays[tokens].append(array[:, np.newaxis].astype("<i4") if tokens else array.astype("<f4"))
+    vectors, integers = (np.concatenate(each, axis=1) if each else None for each in arrays.values())
+    return vectors, integers
 
 
 def _golden_output(net: Network, y: Any, steps: int, what: str) -> Array:

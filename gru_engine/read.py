@@ -20,7 +20,7 @@ import numpy as np
 from gru_engine import records
 from gru_engine.arguments import MAX_WIDTH
 from gru_engine.errors import FormatError
-from gru_engine.layers import Array, Tokens
+from gru_engine.layers import Array, Input, Tokens
 from gru_engine.network import MAX_OUTPUTS
 from gru_engine.precision import DTYPES, FLOAT32, INT8, MAX_INT8_COLUMNS
 from gru_engine.read_nodes import Node, Tensor, read_nodes
@@ -44,7 +44,8 @@ class Output:
 class Golden:
     """An input with the outputs that must come of it."""
 
-    x: Array  # float32 [T, I] or int32 tokens [T]
+    x: Array | dict[str, Array]  # float32 [T, I] or int32 tokens [T]; of several inputs each by its name
+    steps: int  # T
     engine: Array  # float32 [T, O], or [1, O] if the outputs are per sequence: bit for bit
     framework: Array | None  # likewise, within the tolerance
     tolerance: float
@@ -256,8 +257,12 @@ def _read_outputs(table: Table, strings: Strings, nodes: list[Node]) -> list[Out
 
 
 def _read_golden(data: bytes, place: slice, count: int, nodes: list[Node], outputs: list[Output]) -> list[Golden]:
-    tokens, one_row = nodes[0].kind is Tokens, nodes[outputs[0].node].per_sequence
-    width = 1 if tokens else nodes[0].width
+    inputs = [node for node in nodes if node.kind in (Input, Tokens)]
+    one_row = nodes[outputs[0].node].per_sequence
+    n_floats = sum(node.width for node in inputs if node.kind is Input)
+    n_tokens = sum(node.kind is Tokens for node in inputs)
+    kind = records.golden_kind(n_floats > 0, n_tokens > 0)
+    widths = [width for width in (n_floats, n_tokens) if width]
     output_width = outputs[-1].first + outputs[-1].width
     cases = []
     end = place.start
@@ -268,16 +273,17 @@ def _read_golden(data: bytes, place: slice, count: int, nodes: list[Node], outpu
         table = Table(f"golden case {i}", data, slice(end, stop), records.GOLDEN, 1)
         record = table.records[0]
         steps = int(record["steps"])
-        table.check(record["kind"] == tokens, 0, "kind", int(tokens))
+        table.check(record["kind"] == kind, 0, "kind", kind)
         table.check(steps > 0, 0, "steps", "at least 1")
-        table.check(record["input_width"] == width, 0, "input_width", width)
+        table.check(record["input_width"] == widths[0], 0, "input_width", widths[0])
+        table.check(record["tokens"] == sum(widths[1:]), 0, "tokens", sum(widths[1:]))
         rows = 1 if one_row else steps
         table.check(record["output_rows"] == rows, 0, "output_rows", rows)
         table.check(record["output_width"] == output_width, 0, "output_width", output_width)
         table.check(0 <= record["tolerance"] < np.inf, 0, "tolerance", "a finite number that is not negative")
         table.check(record["flags"] < 2, 0, "flags", "0 or 1")
         table.check_reserved(0)
-        shapes = [(steps, width), (rows, output_width), (rows, output_width)][: 2 + int(record["flags"])]
+        shapes = [(steps, width) for width in widths] + [(rows, output_width)] * (1 + int(record["flags"]))
         arrays = []
         for a, b in shapes:
             start, stop = stop, stop + records.round_up(a * b * 4)
@@ -285,11 +291,24 @@ def _read_golden(data: bytes, place: slice, count: int, nodes: list[Node], outpu
                 raise FormatError(f"golden case {i} ends at byte {stop}; section GOLDEN ends at {place.stop}")
             check_zero(data, start + a * b * 4, stop, f"golden case {i}")
             arrays.append(np.frombuffer(data, "<f4", a * b, start).reshape(a, b))
-        x = arrays[0].view("<i4")[:, 0] if tokens else arrays[0]
-        if tokens and not ((x >= 0) & (x < nodes[0].width)).all():
-            raise FormatError(f"golden case {i}: a token is not from 0 to {nodes[0].width - 1}")
-        cases.append(Golden(x, arrays[1], arrays[2] if record["flags"] else None, float(record["tolerance"])))
+        x = _golden_input(inputs, arrays[: len(widths)], i)
+        engine, *framework = arrays[len(widths) :]
+        cases.append(Golden(x, steps, engine, framework[0] if framework else None, float(record["tolerance"])))
         end = stop
     if end != place.stop:
         raise FormatError(f"the golden cases end at byte {end}, section GOLDEN at {place.stop}")
     return cases
+
+
+def _golden_input(inputs: list[Node], blocks: list[Array], i: int) -> Array | dict[str, Array]:
+    """The input of golden case i from the vectors and the tokens, in this order, that are there."""
+    x = {}
+    for node in inputs:
+        first = node.parameters[0]
+        if node.kind is Input:
+            x[node.name] = blocks[0][:, first : first + node.width]
+            continue
+        tokens = x[node.name] = blocks[-1].view("<i4")[:, first]
+        if not ((tokens >= 0) & (tokens < node.width)).all():
+            raise FormatError(f"golden case {i}: a token is not from 0 to {node.width - 1}")
+    return x if len(inputs) > 1 else x[inputs[0].name]

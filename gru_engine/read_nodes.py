@@ -37,7 +37,7 @@ from gru_engine.layers import (
     Tokens,
     Window,
 )
-from gru_engine.network import MAX_CONCAT
+from gru_engine.network import MAX_CONCAT, MAX_INPUTS
 from gru_engine.operations import MAX_SPAN
 from gru_engine.precision import DTYPES
 from gru_engine.read_tables import Strings, Table, is_zero
@@ -113,7 +113,8 @@ def _read_node(
     table: Table, i: int, inputs: tuple[int, ...], strings: Strings, nodes: list[Node], tensors: list[Tensor]
 ) -> Node:
     record = table.records[i]
-    low, high = (1, 2) if i == 0 else (3, len(records.OPERATIONS))
+    only_inputs = all(node.kind in (Input, Tokens) for node in nodes[-1:])  # so far: they are the first nodes
+    low, high = (1 if only_inputs else 3), (2 if i == 0 else len(records.OPERATIONS))
     table.check(low <= record["operation"] <= high, i, "operation", f"{low} to {high}")
     kind = records.OPERATIONS[record["operation"] - 1]
     most = MAX_VOCABULARY if kind is Tokens else MAX_WIDTH
@@ -142,6 +143,8 @@ def _read_node(
         epsilon=float(record["alpha"]) if kind is Norm else 0.0,
         parameters=tuple(record["parameters"].tolist()),
     )
+    if kind in (Input, Tokens):
+        _check_network_input(table, i, node, nodes)
     _check_inputs(table, i, node, nodes)
     _check_tensors(i, node, nodes, tensors)
     return node
@@ -157,7 +160,7 @@ _USED_FIELDS: dict[type[Layer], tuple[str, ...]] = {
     Gru: _FIELDS,
     Norm: ("alpha",),
 }
-_PARAMETERS: dict[type[Layer], int] = {State: 1, Slice: 1, Window: 3, Norm: 2}
+_PARAMETERS: dict[type[Layer], int] = {Input: 1, Tokens: 1, State: 1, Slice: 1, Window: 3, Norm: 2}
 """How many of p0 .. p3 an operation uses; others use none."""
 _ENDS = (Last, First, Mean, Max, Attend)
 """Operations whose value is one per sequence."""
@@ -181,6 +184,20 @@ def _check_parameters(table: Table, i: int, kind: type[Layer]) -> None:
         table.check(p[0] < 2, i, "parameters", "0 (layer) or 1 (root mean square) first")
         table.check(p[1] and record["width"] % p[1] == 0, i, "parameters", f"parts of the width {record['width']}")
         table.check(0 <= record["alpha"] < np.inf, i, "alpha", "a finite number that is not negative")
+
+
+def _check_network_input(table: Table, i: int, node: Node, nodes: list[Node]) -> None:
+    """Inputs stand side by side in the vector, or among the tokens, of a step, and can be told apart by their names."""
+    table.check(i < MAX_INPUTS, i, "operation", f"at most {MAX_INPUTS} inputs")
+    widths = [other.width if node.kind is Input else 1 for other in nodes if other.kind is node.kind]
+    first = sum(widths)
+    table.check(node.parameters[0] == first, i, "parameters", f"{first}, where the inputs before end, first")
+    if node.kind is Input:
+        table.check(first + node.width <= MAX_WIDTH, i, "width", f"all inputs together at most {MAX_WIDTH} wide")
+    names = [other.name for other in nodes]
+    table.check(
+        not nodes or (node.name and "" not in names and node.name not in names), i, "name", "one for each input"
+    )
 
 
 def _read_activation(table: Table, i: int, fields: tuple[str, ...], softmax: bool) -> Activation:

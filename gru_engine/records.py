@@ -146,10 +146,19 @@ GOLDEN = _record(
     64,
     *_u32("kind steps input_width output_rows output_width"),
     ("tolerance", "<f4"),
-    *_u32("flags reserved_28"),
+    *_u32("flags tokens"),
     ("reserved_32", "V32"),
 )
 END_MARK = _record(64, ("mark", "V8"), ("file_size", "<u8"), ("reserved", "V48"))
+
+
+GOLDEN_VECTORS, GOLDEN_TOKENS, GOLDEN_BOTH = range(3)
+"""What the input of a golden case is."""
+
+
+def golden_kind(vectors: bool, tokens: bool) -> int:
+    """The kind of a golden case whose input has vectors, tokens or both."""
+    return GOLDEN_BOTH if vectors and tokens else GOLDEN_TOKENS if tokens else GOLDEN_VECTORS
 
 
 def round_up(size: int, to: int = ALIGNMENT) -> int:

@@ -8,13 +8,14 @@ steps), or ``[B, width]`` where there is one value per sequence; tokens are ``[B
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gru_engine._inputs import check_names, not_named
 from gru_engine.layers import (
     Activate,
     Add,
@@ -46,7 +47,7 @@ from gru_engine.order import is_loop, units
 
 def run(
     net: Network,
-    x: npt.ArrayLike,
+    x: npt.ArrayLike | Mapping[str, npt.ArrayLike],
     *,
     state: npt.ArrayLike | None = None,
     lengths: npt.ArrayLike | None = None,
@@ -61,8 +62,9 @@ def run(
     Parameters
     ----------
     net : Network
-    x : array_like [T, I] or [B, T, I], or integer tokens [T] or [B, T]
-        One sequence, or B of them. With one sequence the axis B is missing from all other arguments and results.
+    x : array_like [T, I] or [B, T, I], or integer tokens [T] or [B, T], or dict of str to these
+        One sequence, or B of them. With one sequence the axis B is missing from all other arguments and results. Several
+        inputs are a dict of arrays by name or, if all of them are vectors, one array of all side by side.
     state : array_like [B, state_size], optional
         The states of the layers one after the other (``Network.state_size``) before the first step: of a forward layer
         step 0, of a reverse layer the last valid step. None stands for the initial state.
@@ -98,12 +100,13 @@ def run(
     """
     net = net.pruned() if dtype is None else net.pruned().rounded(dtype)
     multiply = int8_product if dtype == "int8" else product
-    x, one = _checked_input(net, x)
-    sequences = _checked_sequences(net, x, one, lengths, reset)
+    given, one = _checked_inputs(net, x)
+    batch, steps = given[0].shape[:2] if given else (1, 0)
+    sequences = _checked_sequences(net, batch, steps, one, lengths, reset)
     if padding not in ("zero", "carry"):
         raise ValueError(f"padding must be 'zero' or 'carry', got {padding!r}")
-    x = _without_padding(net, x, sequences, arithmetic)
-    before = _checked_state(net, state, one, len(x), arithmetic)
+    given = [_without_padding(layer, array, sequences, arithmetic) for layer, array in zip(net.layers, given)]
+    before = _checked_state(net, state, one, batch, arithmetic)
 
     layers = [_cast(layer, arithmetic) for layer in net.layers]
     after = list(before)
@@ -115,7 +118,7 @@ def run(
         index = unit[0]
         layer, inputs = layers[index], [values[i] for i in layers[index].inputs]
         if isinstance(layer, (Input, Tokens)):
-            value = x
+            value = given[index]
         elif isinstance(layer, Gru):
             value, after[index] = gru(layer, inputs[0], before[index], sequences, multiply)
         elif isinstance(layer, Window):
@@ -132,7 +135,11 @@ def run(
 
 
 def step(
-    net: Network, x: npt.ArrayLike, state: npt.ArrayLike | None = None, *, dtype: str | None = None
+    net: Network,
+    x: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+    state: npt.ArrayLike | None = None,
+    *,
+    dtype: str | None = None,
 ) -> tuple[Array, Array]:
     """One step of one stream, or of n streams at once.
 
@@ -140,7 +147,7 @@ def step(
     ----------
     net : Network
         It must be causal.
-    x : array_like [I] or [n, I], or an integer token or tokens [n]
+    x : array_like [I] or [n, I], or an integer token or tokens [n], or dict of str to these
     state : array_like [state_size] or [n, state_size], optional
         None stands for the initial state.
     dtype : {"float32", "bfloat16", "float16", "int8"}, optional
@@ -153,9 +160,10 @@ def step(
     """
     if not net.causal:
         raise ValueError("a network that needs later steps (a reverse GRU, first, mean ...) cannot be stepped; use run")
-    x = np.asarray(x)
-    one = x.ndim == (1 if net.vocab_size is None else 0)
-    y, state = run(net, x[np.newaxis] if one else x[:, np.newaxis], state=state, return_state=True, dtype=dtype)
+    given = _by_name(net, x)
+    one = all(array.ndim == (1 if isinstance(net.inputs[name], slice) else 0) for name, array in given.items())
+    steps = {name: array[np.newaxis] if one else np.expand_dims(array, 1) for name, array in given.items()}
+    y, state = run(net, steps, state=state, return_state=True, dtype=dtype)
     if not net.per_sequence:
         y = y[0] if one else y[:, 0]
     return y, np.asarray(state)
@@ -388,26 +396,50 @@ def _cast(layer: Layer, dtype: npt.DTypeLike) -> Layer:
 # ---- arguments and results
 
 
-def _checked_input(net: Network, x: npt.ArrayLike) -> tuple[Array, bool]:
-    """The input with the axis B, and whether it came without."""
+def _by_name(net: Network, x: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    """The inputs by name, however they came; not yet checked."""
+    if isinstance(x, Mapping):
+        check_names(x, net.inputs)
+        return {name: np.asarray(x[name]) for name in net.inputs}
+    vectors = {name: part for name, part in net.inputs.items() if isinstance(part, slice)}
+    if len(net.inputs) == 1:
+        return {name: np.asarray(x) for name in net.inputs}
+    if len(vectors) < len(net.inputs):
+        raise not_named(x, net.inputs)
     x = np.asarray(x)
-    if net.vocab_size is None:
-        if x.dtype.kind not in "fiu":
-            raise TypeError(f"x must be an array of real numbers, got dtype {x.dtype}")
-        if x.ndim not in (2, 3) or x.shape[-1] != net.input_size:
-            raise ValueError(
-                f"x must have the shape [T, I] or [B, T, I] with I = {net.input_size}, got {list(x.shape)}"
-            )
-        return (x[np.newaxis], True) if x.ndim == 2 else (x, False)
-    if x.dtype.kind not in "iu":
-        raise TypeError(f"x must be integer tokens, got dtype {x.dtype}")
-    if x.ndim not in (1, 2):
-        raise ValueError(f"x must have the shape [T] or [B, T], got {list(x.shape)}")
-    return (x[np.newaxis], True) if x.ndim == 1 else (x, False)
+    if not x.ndim or x.shape[-1] != net.input_size:
+        raise ValueError(f"x must have the shape [T, I] or [B, T, I] with I = {net.input_size}, got {list(x.shape)}")
+    return {name: x[..., part] for name, part in vectors.items()}
 
 
-def _checked_sequences(net: Network, x: Array, one: bool, lengths: Any, reset: Any) -> Sequences:
-    batch, steps = x.shape[:2]
+def _checked_inputs(net: Network, x: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> tuple[list[Array], bool]:
+    """The inputs with the axis B, and whether they came without."""
+    given = _by_name(net, x)
+    for name, array in given.items():
+        what, part = (f"x[{name!r}]" if isinstance(x, Mapping) else "x"), net.inputs[name]
+        _check_input(array, part.stop - part.start if isinstance(part, slice) else None, what)
+    shapes = {array.shape[:-1] if isinstance(net.inputs[name], slice) else array.shape for name, array in given.items()}
+    if len(shapes) > 1:
+        raise ValueError(f"x has inputs for streams and steps of different shapes: {sorted(map(list, shapes))}")
+    one = any(len(shape) == 1 for shape in shapes)
+    return [array[np.newaxis] if one else array for array in given.values()], one
+
+
+def _check_input(x: Array, width: int | None, what: str) -> None:
+    """One input: vectors of this width or, without one, tokens."""
+    if width is None:
+        if x.dtype.kind not in "iu":
+            raise TypeError(f"{what} must be integer tokens, got dtype {x.dtype}")
+        if x.ndim not in (1, 2):
+            raise ValueError(f"{what} must have the shape [T] or [B, T], got {list(x.shape)}")
+        return
+    if x.dtype.kind not in "fiu":
+        raise TypeError(f"{what} must be an array of real numbers, got dtype {x.dtype}")
+    if x.ndim not in (2, 3) or x.shape[-1] != width:
+        raise ValueError(f"{what} must have the shape [T, I] or [B, T, I] with I = {width}, got {list(x.shape)}")
+
+
+def _checked_sequences(net: Network, batch: int, steps: int, one: bool, lengths: Any, reset: Any) -> Sequences:
     lengths = np.full(batch, steps) if lengths is None else np.asarray(lengths)
     lengths = lengths[np.newaxis] if one and lengths.ndim == 0 else lengths
     if lengths.dtype.kind not in "iu":
@@ -427,14 +459,14 @@ def _checked_sequences(net: Network, x: Array, one: bool, lengths: Any, reset: A
     return Sequences(valid, reset & valid)
 
 
-def _without_padding(net: Network, x: Array, sequences: Sequences, dtype: npt.DTypeLike) -> Array:
-    """The input in the type of the arithmetic (tokens: int64), zeros at padding steps, whatever was there."""
-    if net.vocab_size is None:
+def _without_padding(layer: Layer, x: Array, sequences: Sequences, dtype: npt.DTypeLike) -> Array:
+    """An input in the type of the arithmetic (tokens: int64), zeros at padding steps, whatever was there."""
+    if isinstance(layer, Input):
         return np.where(sequences.valid[..., np.newaxis], x, 0).astype(dtype)
     tokens = np.where(sequences.valid, x, 0).astype(np.int64)
-    wrong = (tokens < 0) | (tokens >= net.vocab_size)
+    wrong = (tokens < 0) | (tokens >= layer.width)
     if wrong.any():
-        raise ValueError(f"tokens must be from 0 to {net.vocab_size - 1}, got {tokens[wrong][0]}")
+        raise ValueError(f"tokens must be from 0 to {layer.width - 1}, got {tokens[wrong][0]}")
     return tokens
 
 

@@ -112,7 +112,7 @@ typedef struct gru_info {
 
 GRU_API void gru_get_info(const gru_model *model, gru_info *info);
 
-/* Input i < n_inputs: its name (owned by the model; "" if it has none). A part of the vector: its first float there, its
+/* Input i < n_inputs: its name (owned by the model; "" if an only input has none). A part of the vector: its first float there, its
  * width, and vocabulary 0. A token: its place among the tokens of a step, 1, and the number that it is below. */
 GRU_API gru_result gru_get_input(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width,
                                  size_t *vocabulary);

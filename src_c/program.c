@@ -211,6 +211,15 @@ static gru_result take_network_input(reader *in, uint32_t node, gru_node *n, con
         info->vocabulary = n->width;
     }
     info->n_inputs++;
+    if (info->n_inputs > MAX_INPUTS) {
+        return bad(in, "there are more than %u inputs", MAX_INPUTS);
+    }
+    for (uint32_t i = 0; i < node; i++) { /* several can be told apart */
+        const char *name = in->model->nodes[i].name;
+        if (!*name || !*n->name || strcmp(name, n->name) == 0) {
+            return bad(in, "inputs %u and %u do not have a name each", i, node);
+        }
+    }
     return GRU_OK;
 }
 

@@ -15,6 +15,7 @@
 #define OUTPUT_NBYTES 16u
 #define NONE 0xFFFFFFFFu
 #define MAX_WIDTH (1u << 24)
+#define MAX_INPUTS 4096u
 #define MAX_DIMENSION (1u << 28)
 #define MAX_SPAN (1u << 20)      /* steps from the first to the last of a window */
 #define MAX_INT8_COLS (1u << 17) /* so that sums of products of two int8 stay below 2^31 */

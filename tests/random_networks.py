@@ -27,6 +27,7 @@ def random_network(
     allow_reverse: bool = True,
     tokens: bool | None = None,
     per_sequence: bool | None = None,
+    several: bool = False,
     discontinuous: bool = True,
     dtype: npt.DTypeLike = np.float32,
 ) -> Network:
@@ -43,6 +44,8 @@ def random_network(
         Whether reverse and bidirectional layers and others that need later steps may occur; without them it is causal.
     tokens, per_sequence : bool, optional
         Whether the input is tokens; whether the outputs are one per sequence. None: either.
+    several : bool
+        Whether there are two to four inputs, vectors and tokens in any order, instead of one; ``tokens`` says nothing then.
     discontinuous : bool
         Whether thresholded_relu may occur, whose jump turns a rounding error into a large one once in a while, and
         normalisation with a small epsilon, which makes errors larger where a value is nearly constant.
@@ -51,7 +54,10 @@ def random_network(
     """
     allow_reverse = allow_reverse and bool(rng.random() < 0.6)  # enough causal ones
     build = _Builder(Network(), rng, max_size, allow_reverse, discontinuous, np.dtype(dtype))
-    values = build.source(bool(rng.random() < 0.4) if tokens is None else tokens)
+    if several:
+        values = build.sources()
+    else:
+        values = build.source(bool(rng.random() < 0.4) if tokens is None else tokens)
     for _ in range(rng.integers(layers[0], layers[1] + 1)):
         h = build.gru(build.mix(values), f"gru{len(values)}" if rng.random() < 0.5 else None)
         values.append(build.decorate(h))
@@ -137,6 +143,24 @@ class _Builder:
             values.append(self.dense(t))  # one-hot
         if self.chance(0.3):
             values[0] = self.gru(t, "one-hot")
+        return values
+
+    def sources(self) -> list[Value]:
+        """Two to four inputs, and what is made of them at once, in any order; one of them may be read by nothing."""
+        inputs = []
+        for i in range(int(self.rng.integers(2, 5))):
+            inputs.append((self.net.tokens if self.chance(0.5) else self.net.input)(self.size(), name=f"in{i}"))
+        values = []
+        for i in self.rng.permutation(len(inputs)).tolist():
+            value = inputs[i]
+            if value.kind == "tokens":
+                one_hot, width = self.chance(0.2), self.size()
+                value = self.dense(value) if one_hot else self.net.embedding(value, self.uniform(1, value.width, width))
+            elif self.chance(0.3):
+                value = self.dense(value)
+            values.append(value)
+        if self.chance(0.6):  # side by side, an embedding in front or not
+            values.append(self.net.concat(values))
         return values
 
     def mix(self, values: list[Value]) -> Value | list[Value]:

@@ -42,12 +42,12 @@ def last_network() -> ge.Network:
 def test_public_names() -> None:
     """Promise: exactly the names of DESIGN.md 6 (and the exception and the version that go with them)."""
     names = "load Model Stream Pool Network reference cpu_info set_isa FormatError __version__".split()
-    names += ["beam_search", "Hypothesis", "cells"]
+    names += ["beam_search", "Hypothesis", "TokenInput", "cells"]
     assert sorted(ge.__all__) == sorted(names)
     assert all(hasattr(ge, name) for name in names)
     public = {
-        ge.Model: "causal digest input_size metadata nbytes output_size outputs path per_sequence pool run state_size stream "
-        "summary vocab_size",
+        ge.Model: "causal digest input_size inputs metadata nbytes output_size outputs path per_sequence pool run state_size "
+        "stream summary vocab_size",
         ge.Stream: "copy generate model prepare reset run state state_bytes step",
         ge.Pool: "capacity close get_state model open prepare reset set_state state_bytes step",
     }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import gru_engine as ge
 
 from .helpers import assert_bits
+from .test_inputs import sound_and_speaker, three_vectors, two_tokens
 
 ROOT = Path(__file__).parent.parent
 OUT = ROOT / os.environ.get("OUT", "build/c")
@@ -40,6 +42,24 @@ def test_example_prints_what_python_computes(name: str) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     printed = np.array([[float(number) for number in line.split()] for line in result.stdout.splitlines()], np.float32)
     assert_bits(printed, model.run(x), name)
+
+
+@built
+@pytest.mark.parametrize("make", [sound_and_speaker, two_tokens, three_vectors])
+def test_example_with_several_inputs(make: Callable[[], ge.Network], tmp_path: Path) -> None:
+    """Promise: C finds several inputs where ``gru_get_input`` says."""
+    net = make()
+    net.save(tmp_path / "several.gru")
+    steps = np.arange(STEPS)
+    frames = np.sin(np.add.outer(steps, np.arange(net.input_size or 0)))
+    x = {
+        name: frames[:, part] if isinstance(part, slice) else steps % part.vocab_size
+        for name, part in net.inputs.items()
+    }
+    result = stream(tmp_path / "several.gru")
+    assert (result.returncode, result.stderr) == (0, "")
+    printed = np.array([[float(number) for number in line.split()] for line in result.stdout.splitlines()], np.float32)
+    assert_bits(printed, ge.load(tmp_path / "several.gru").run(x), make.__name__)
 
 
 @built

@@ -61,10 +61,15 @@ def run_a_little(model: ge.Model) -> None:
     if max(model.input_size or 1, model.output_size, model.state_size) > 1 << 16:
         return
     shape = (2, 3)
-    x = np.full(shape, (model.vocab_size or 1) - 1) if model.vocab_size else np.ones((*shape, model.input_size))
+    x = {
+        name: np.ones((*shape, part.stop - part.start))
+        if isinstance(part, slice)
+        else np.full(shape, part.vocab_size - 1)
+        for name, part in model.inputs.items()
+    }
     assert model.run(x, lengths=[3, 1]).shape[-1] == model.output_size
     if model.causal:
-        model.stream().step(x[0, 0])
+        model.stream().step({name: array[0, 0] for name, array in x.items()})
     assert repr(model)
 
 

@@ -376,8 +376,16 @@ REFUSED: list[tuple[Callable[[Network], object], type[Exception], str]] = [
     (lambda n: n.input(2.0), TypeError, "integer, got 2.0"),  # type: ignore[arg-type]
     (lambda n: n.input(True), TypeError, "integer, got True"),
     (lambda n: n.tokens(2**28 + 1), ValueError, "vocab must be from 1 to 268435456"),
-    (lambda n: (n.input(2), n.input(2)), ValueError, r"input\(\) must come first and once; .*input, vector of 2"),
-    (lambda n: (n.input(2), n.tokens(2)), ValueError, r"tokens\(\) must come first and once"),
+    (
+        lambda n: (n.input(2), n.input(2)),
+        ValueError,
+        r"each of several inputs needs a name, but the input\(\) after <Value 0",
+    ),
+    (
+        lambda n: (n.input(2), n.tokens(2, name="t")),
+        ValueError,
+        "needs a name, but the first, <Value 0: input, vector of 2>",
+    ),
     (lambda n: n.input(2, name=3), TypeError, "name must be a string, got 3"),  # type: ignore[arg-type]
     (lambda n: n.input(2, name="a\0b"), ValueError, "name must be valid UTF-8"),
     (lambda n: n.input(2, name="\ud800"), ValueError, "name must be valid UTF-8"),
