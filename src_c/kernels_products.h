@@ -322,15 +322,17 @@ V_INLINE void fused_tile(enum gru_dtype type, const gru_product *mx, const gru_p
     vec sx[MAX_TILE], sh[MAX_TILE];
     tile_sums(sx, type, mx, 3, t);
     tile_sums(sh, type, mh, 3, t);
+    vec reset[MAX_TILE], keep[MAX_TILE];
+    for (int i = 0; i < t.rows * t.panels; i++) { /* all gates first: none waits for another */
+        reset[i] = act_sigmoid(v_add(sx[3 * i], sh[3 * i]));
+        keep[i] = act_sigmoid(v_add(sx[3 * i + 1], sh[3 * i + 1]));
+    }
     for (int i = 0; i < t.rows * t.panels; i++) {
         const size_t r = t.row + (size_t)(i / t.panels), p = t.panel + (size_t)(i % t.panels);
         const int lanes = lanes_of(mh->matrix->rows, p);
-        const vec *x3 = sx + 3 * i, *h3 = sh + 3 * i;
-        vec reset = act_sigmoid(v_add(x3[0], h3[0]));
-        vec keep = act_sigmoid(v_add(x3[1], h3[1]));
-        vec candidate = act_tanh(v_fma(reset, h3[2], x3[2]));
+        vec candidate = act_tanh(v_fma(reset[i], sh[3 * i + 2], sx[3 * i + 2]));
         vec old = load_lanes(h[r] + p * GRU_LANES, lanes);
-        store_lanes(out[r] + p * GRU_LANES, blend(keep, old, candidate), lanes);
+        store_lanes(out[r] + p * GRU_LANES, blend(keep[i], old, candidate), lanes);
     }
 }
 
