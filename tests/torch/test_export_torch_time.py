@@ -3,9 +3,9 @@
 
 import pytest
 import torch
-from test_export_torch import H, I, check, floats, gru
 from torch import nn
 from torch.nn import functional as F
+from torch_models import H, I, check, floats, gru
 
 from gru_engine.export.common import ExportError
 from gru_engine.export.torch import from_module

@@ -3,8 +3,8 @@
 
 import pytest
 import torch
-from test_export_torch import H, I, check, floats
 from torch import nn
+from torch_models import H, I, check, floats
 
 from gru_engine.export.common import ExportError
 from gru_engine.export.torch import from_module
