@@ -214,13 +214,16 @@ sanitize: build $(VENV)/.group-test ## C tests and Python tests under AddressSan
 	    GRU_ENGINE_TESTED=build/sanitize/lib; \
 	$(PYTEST) -m "not measures" --ignore-glob="tests/test_export_*" $(ARGS)
 
+# The comparisons between instruction sets are part of `make test`; here each one meets everything else that computes.
+COMPUTING := $(wildcard $(patsubst %,tests/test_%.py,api cells demo dtypes_bits generation inputs operations random_networks reference states))
+
 .PHONY: isa
-isa: build $(VENV)/.group-test ## all tests of the engine once per instruction set that this CPU can run; ISAS="..." for some
+isa: build $(VENV)/.group-test ## what computes, tested once per instruction set that this CPU can run; ISAS="..." for some
 	@$(AGAIN) -j$(JOBS) c-programs
 	@set -e; for isa in $${ISAS:-$$($(BIN)/python -c 'import gru_engine; print(*gru_engine.cpu_info()["usable"])')}; do \
 	    printf '\n-- GRU_ENGINE_ISA=%s\n' $$isa; \
 	    for name in $(TESTS); do GRU_ENGINE_ISA=$$isa $(OUT)/$$name; done; \
-	    GRU_ENGINE_ISA=$$isa $(PYTEST) -m "not measures" --ignore-glob="tests/test_export_*" $(ARGS); \
+	    GRU_ENGINE_ISA=$$isa $(PYTEST) -m "not measures" $(COMPUTING) $(ARGS); \
 	done
 
 # Cross-compiled and emulated: the same hashes of all results must come out as here.

@@ -5,6 +5,9 @@
 #include "cpu.h"
 #include "vec_generic.h"
 
+#if defined(__clang__) /* the templates ask for loops to be unrolled that nothing is inlined into here */
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
 #define KERNELS generic
 #define USABLE gru_cpu_has_generic
 /* Nothing here is fast; the tiles are as small as can be. */
