@@ -21,7 +21,7 @@ C_FILES := $(SOURCES) $(HEADERS) $(wildcard tests/c/*.[ch] examples/*.c)
 JOBS := $(shell nproc 2>/dev/null || echo 2)
 AGAIN := $(MAKE) -s --no-print-directory
 # Side by side, but for what measures: memory, time, threads.
-PYTEST = $(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+PYTEST = $(BIN)/pytest -q -n $(JOBS) --dist worksteal
 
 # A recipe that fails must not leave its target behind; stamps and objects are kept though only rules name them.
 .DELETE_ON_ERROR:
@@ -185,7 +185,7 @@ $(1)-test: build ## comparison with $(2), in an environment of its own
 	@$$(AGAIN) VENV=build/venv-$(1) $(1)-run
 $(1)-run: $$(VENV)/.group-build $$(VENV)/.group-test $$(VENV)/.group-$(1)
 	$$(SAY) "Tests against $(2)"
-	@OMP_NUM_THREADS=1 KERAS_BACKEND=jax $$(PYTEST) tests/$(1) $$(ARGS)
+	@PYTHONPATH="$$$$PWD" OMP_NUM_THREADS=1 KERAS_BACKEND=jax $$(PYTEST) tests/$(1) $$(ARGS)
 endef
 $(eval $(call FRAMEWORK_TESTS,torch,PyTorch))
 $(eval $(call FRAMEWORK_TESTS,onnx,ONNX Runtime))
