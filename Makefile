@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= build/c
 ARGS ?=
+EVERY ?= 1
 export WORDS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
@@ -162,9 +163,9 @@ c-test: ## the C tests alone; CC, OUT, STRICT=1, SANITIZE=... as you like
 	@$(AGAIN) c-run
 
 .PHONY: activations
-activations: ## the activation functions over all 2^32 inputs (minutes)
+activations: ## the activation functions over all 2^32 inputs (minutes); EVERY=7 for every seventh
 	@$(AGAIN) -j$(JOBS) $(OUT)/test_activations
-	@$(OUT)/test_activations --stride 1
+	@$(OUT)/test_activations --stride $(EVERY)
 
 ##@ The examples
 EXAMPLES := forecast generate_text classify_text recommend listen
@@ -203,6 +204,11 @@ bench-run: build lib $(VENV)/.group-bench
 	$(SAY) "Benchmark"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+# Comparisons of ways to compute are part of `make test`; here every instruction set, and the sanitizers, meet what computes.
+named = $(wildcard $(1:%=tests/test_%.py))
+COMPUTING := $(call named,api cells demo dtypes_bits generation inputs operations random_networks reference states)
+SANITIZED := $(call named,api cells command_line files format_damage generation inputs operations random_networks states)
+
 # The interpreter is not instrumented, so the run-time library comes first by LD_PRELOAD; leaks are the C tests' business.
 .PHONY: sanitize
 sanitize: build $(VENV)/.group-test ## C tests and Python tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -212,10 +218,7 @@ sanitize: build $(VENV)/.group-test ## C tests and Python tests under AddressSan
 	@export LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib \
 	    GRU_ENGINE_TESTED=build/sanitize/lib; \
-	$(PYTEST) -m "not measures" --ignore-glob="tests/test_export_*" $(ARGS)
-
-# The comparisons between instruction sets are part of `make test`; here each one meets everything else that computes.
-COMPUTING := $(wildcard $(patsubst %,tests/test_%.py,api cells demo dtypes_bits generation inputs operations random_networks reference states))
+	$(PYTEST) -m "not measures" $(SANITIZED) $(ARGS)
 
 .PHONY: isa
 isa: build $(VENV)/.group-test ## what computes, tested once per instruction set that this CPU can run; ISAS="..." for some
