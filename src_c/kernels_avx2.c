@@ -9,21 +9,7 @@
 
 #define KERNELS avx2
 #define USABLE gru_cpu_has_avx2
-/* 16 registers, two of them a vec: up to 6 chains. */
-#define GRU_ROWS 2
-#define GRU_TILES(T, BODY)                                                                                             \
-    switch (rows_left) {                                                                                               \
-    case 1: T(1, 2, BODY); break;                                                                                      \
-    default: break;                                                                                                    \
-    }
-#define DENSE_ROWS 4
-#define DENSE_TILES(T, BODY)                                                                                           \
-    switch (rows_left) {                                                                                               \
-    case 1: T(1, 1, BODY); break;                                                                                      \
-    case 2: T(2, 2, BODY); break;                                                                                      \
-    case 3: T(3, 1, BODY); break;                                                                                      \
-    default: break;                                                                                                    \
-    }
+#include "tiles_small.h"
 #include "kernels_template.h"
 #include "target_end.h"
 #endif

@@ -8,6 +8,6 @@
 
 #define KERNELS neon
 #define USABLE gru_cpu_has_neon
-#include "tiles_neon.h"
+#include "tiles_small.h"
 #include "kernels_template.h"
 #endif

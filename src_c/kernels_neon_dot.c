@@ -19,7 +19,7 @@
 #include "cpu.h"
 #include "vec_neon.h"
 
-#include "tiles_neon.h"
+#include "tiles_small.h"
 #include "kernels_products.h"
 
 PRODUCTS(int8, GRU_INT8, gru_int8_neon_dot);

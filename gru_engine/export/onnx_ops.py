@@ -11,7 +11,6 @@ Here are the layers and whatever moves axes and features; ``gru_engine.export.on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,19 +102,9 @@ def plain(value: Array) -> Array:
     return value.astype(np.float32) if small and value.dtype.kind not in "iub" else value
 
 
-Handler = Callable[[Context, Call], Any]
-HANDLERS: dict[str, Handler] = {}
+HANDLERS = operations.Handlers()
 """For each operator what to do; it returns the value, or the list of values. ``onnx_math`` adds the arithmetic."""
-
-
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    """Enter a function into the table, for one or several operators."""
-
-    def register(handler: Handler) -> Handler:
-        HANDLERS.update(dict.fromkeys(names, handler))
-        return handler
-
-    return register
+handles = HANDLERS.handles
 
 
 def axes_of(t: Tensor, axes: Any, added: int = 0) -> list[int]:

@@ -7,7 +7,7 @@ that the engine does not have by itself but that are exactly made of others. Con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,19 @@ SELU = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 """alpha and scale of the SELU activation."""
 
 _LARGEST = float(np.finfo(np.float32).max)
+
+
+class Handlers(dict[str, Callable[..., Any]]):
+    """For each operation of a framework, by name, the function that says what it means."""
+
+    def handles(self, *names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Enter a function, for one or several operations."""
+
+        def register(handler: Callable[..., Any]) -> Callable[..., Any]:
+            self.update(dict.fromkeys(names, handler))
+            return handler
+
+        return register
 
 
 @dataclass

@@ -11,7 +11,6 @@ Here are the layers and whatever moves axes and features; ``gru_engine.export.to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,19 +25,9 @@ from gru_engine.export.operations import Context, all_variable, axis_of, initial
 
 Arguments = SimpleNamespace
 """Of an operation, by the names of its schema."""
-Handler = Callable[["Context", SimpleNamespace], Any]
-HANDLERS: dict[str, Handler] = {}
+HANDLERS = operations.Handlers()
 """For each operation's name what to do. ``gru_engine.export.torch_math`` adds the arithmetic."""
-
-
-def handles(*names: str) -> Callable[[Handler], Handler]:
-    """Enter a function into the table, for one or several operations."""
-
-    def register(handler: Handler) -> Handler:
-        HANDLERS.update(dict.fromkeys(names, handler))
-        return handler
-
-    return register
+handles = HANDLERS.handles
 
 
 def to_numpy(t: torch.Tensor) -> Array:

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The shapes of tiles for NEON. */
-/* 32 registers, four of them a vec: up to 6 chains. */
+/* The shapes of tiles for AVX2 and NEON: with 16 registers of which two are a vec, or 32 of which four are, up to 6 chains. */
 #define GRU_ROWS 2
 #define GRU_TILES(T, BODY)                                                                                             \
     switch (rows_left) {                                                                                               \
