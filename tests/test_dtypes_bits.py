@@ -18,8 +18,8 @@ from gru_engine.records import PANELS, to_layout
 from .helpers import Array, assert_bits, each_isa, gru_arrays, gru_network, uniform
 from .random_networks import random_input, random_network
 from .small_files import REDUCED, dense_network, kinds
-from .test_bits import activate
 from .test_format_damage import replaced, section_at
+from .test_specified import activate
 
 
 def mixed_file(rng: np.random.Generator, net: Network, types: list[str]) -> bytes:

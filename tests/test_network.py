@@ -12,13 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gru_engine import Network, reference
+from gru_engine import Network
 from gru_engine.activations import NAMES, Activation, activation
-from gru_engine.layers import Activate, Concat, Dense, Embedding, Gru, Input, Norm, State, Window
+from gru_engine.layers import Concat, Dense, Embedding, Gru
 from gru_engine.network import Value
-from gru_engine.records import OPERATIONS
-
-from .random_networks import random_input, random_network
 
 Array = npt.NDArray[Any]
 
@@ -534,73 +531,3 @@ def test_default_parameters_are_those_of_onnx() -> None:
     assert activation(("hard_sigmoid", 0.3)) == Activation("hard_sigmoid", (0.3, 0.5))
     assert str(activation("hard_sigmoid")) == "hard_sigmoid(0.2, 0.5)"
     assert str(activation("tanh")) == "tanh"
-
-
-# ---- random networks
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_random_networks_are_valid(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    net = random_network(rng, max_size=40)
-    assert net.same(net.pruned())
-    y, state = reference.run(net, random_input(rng, net, 2, 5), return_state=True)
-    assert np.isfinite(y).all()
-    assert np.abs(state).max() < 5
-    assert y.shape == ((2,) if net.per_sequence else (2, 5)) + (net.output_size,)
-
-
-def test_random_networks_use_everything() -> None:
-    found: set[object] = set()
-    for seed in range(250):
-        net = random_network(np.random.default_rng(seed), max_size=8)
-        for layer in net.pruned().layers:
-            found.add(layer.operation)
-            if isinstance(layer, Gru):
-                found |= {layer.reset, ("gate", layer.gate_activation.name), ("reverse", layer.reverse)}
-                found |= {("clip", layer.clip is not None), ("h0", layer.h0.any()), ("bias", layer.b_x.any())}
-            found |= {a.name for a in vars(layer).values() if isinstance(a, Activation)}
-            if isinstance(layer, Window):
-                found |= {("ahead", layer.ahead > 0), ("dilation", layer.dilation > 1)}
-            if isinstance(layer, Norm):
-                found |= {("rms", layer.rms), ("parts", layer.parts > 1)}
-            if isinstance(layer, State):
-                found.add(("loop", isinstance(net.pruned().layers[layer.source], Activate)))
-        found |= {("outputs", len(net.outputs)), ("per sequence", net.per_sequence), ("causal", net.causal)}
-    operations = {kind.__name__.lower() for kind in OPERATIONS}
-    assert found >= {*operations, *NAMES.values(), "after", "before", "all", "none"}
-    assert found >= {
-        (what, yes)
-        for what in (
-            "reverse",
-            "clip",
-            "h0",
-            "bias",
-            "per sequence",
-            "causal",
-            "ahead",
-            "dilation",
-            "rms",
-            "parts",
-            "loop",
-        )
-        for yes in (0, 1)
-    }
-    assert found >= {("outputs", n) for n in (1, 2, 3)}
-
-
-def test_random_networks_keep_to_what_is_asked() -> None:
-    for seed in range(40):
-        rng = np.random.default_rng(seed)
-        net = random_network(rng, max_size=9, layers=(2, 2), allow_reverse=False, tokens=True, per_sequence=False)
-        assert net.causal
-        assert net.vocab_size is not None
-        assert not net.per_sequence
-        net = random_network(rng, max_size=9, tokens=False, per_sequence=True, discontinuous=False, dtype=np.float64)
-        assert net.vocab_size is None
-        assert net.per_sequence
-        for layer in net.layers:
-            for array in layer.arrays.values():  # zeros and -1 stand for what was not given
-                assert array.dtype == np.float64 or not array.any() or (array == -1).all()
-            assert "thresholded_relu" not in [a.name for a in vars(layer).values() if isinstance(a, Activation)]
-            assert layer.width <= 9 or not isinstance(layer, (Input, Gru))

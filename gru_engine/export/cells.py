@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from gru_engine.export.common import Array, ExportError
-from gru_engine.export.layouts import Cell, Layers, conventions, orientation, stacked
+from gru_engine.export.layouts import Cell, Layers, conventions, stacked
+from gru_engine.export.memoryless import orientation
 from gru_engine.export.words import Source, Word
 
 _WORDS = {

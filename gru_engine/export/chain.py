@@ -54,7 +54,7 @@ from typing import Any
 
 import numpy as np
 
-from gru_engine.export import layouts, operations
+from gru_engine.export import layouts, memoryless, operations
 from gru_engine.export.common import Array, ExportError
 from gru_engine.export.graph import Dim, Graph, Ids, Node, Tensor, cat
 from gru_engine.export.layouts import Cell, Layers
@@ -158,12 +158,12 @@ class _Builder:
             raise ExportError("--layers: one_hot must be followed by gru or linear")
 
     def embedding(self, word: Word) -> None:
-        table = layouts.read_embedding(word, word.prefix, self.source)
+        table = memoryless.read_embedding(word, word.prefix, self.source)
         self.value = self.graph.embedding(self._tokens(), table)
         self.lines.append(f"{word}: tokens of a vocabulary of {table.shape[0]} -> {table.shape[1]}")
 
     def linear(self, word: Word) -> None:
-        W, b = layouts.read_linear(word, word.prefix, self.source)
+        W, b = memoryless.read_linear(word, word.prefix, self.source)
         value = self._previous(word, W.shape[1])
         if b is not None and len(b) != len(W):
             raise ExportError(f"{word}: a bias of {len(b)} numbers for {len(W)} outputs")
@@ -171,12 +171,12 @@ class _Builder:
         self.lines.append(f"{word}: {W.shape[1]} -> {W.shape[0]}{'' if b is not None else ', no bias'}")
 
     def batchnorm(self, word: Word) -> None:
-        scale, shift = layouts.read_batchnorm(word, word.prefix, self.source)
+        scale, shift = memoryless.read_batchnorm(word, word.prefix, self.source)
         self.value = self.graph.affine(self._previous(word, scale.size), scale, shift)
         self.lines.append(f"{word}: {scale.size}")
 
     def prelu(self, word: Word) -> None:
-        slopes = layouts.read_prelu(word, word.prefix, self.source)
+        slopes = memoryless.read_prelu(word, word.prefix, self.source)
         value = self._previous(word, slopes.size if slopes.size > 1 else None)
         self.value = operations.prelu(operations.Context(self.graph, {}), value, slopes)
         self.lines.append(str(word))
@@ -433,19 +433,19 @@ def _plain_modules(path: str, group: Arrays) -> list[_Module]:
     prefix = f"{path}." if path else ""
     own = {prefix + suffix: array for suffix, array in group.items()}
     kinds = []
-    for name in layouts.without_memory(group):
+    for name in memoryless.without_memory(group):
         word, source = Word(name, arguments), Source(own)
         if name == "linear":
-            W, _ = layouts.read_linear(word, prefix, source)
+            W, _ = memoryless.read_linear(word, prefix, source)
             kinds.append(_Module(word, W.shape[1], W.shape[0]))
         elif name == "embedding":
-            kinds.append(_Module(word, 0, layouts.read_embedding(word, prefix, source).shape[1]))
+            kinds.append(_Module(word, 0, memoryless.read_embedding(word, prefix, source).shape[1]))
         else:
-            size = layouts.read_batchnorm(word, prefix, source)[0].size
+            size = memoryless.read_batchnorm(word, prefix, source)[0].size
             kinds.append(_Module(word, size, size))
     if not kinds:
         raise ExportError(
-            f"not understood: {layouts.shapes(own)}; write out the chain with --layers, or export the module itself"
+            f"not understood: {memoryless.shapes(own)}; write out the chain with --layers, or export the module itself"
         )
     return kinds
 

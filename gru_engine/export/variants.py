@@ -25,7 +25,8 @@ from typing import Any
 from gru_engine import cells as functions
 from gru_engine.export.cells import read_gates
 from gru_engine.export.common import Array, ExportError, gru_arrays
-from gru_engine.export.layouts import Cell, orientation
+from gru_engine.export.layouts import Cell
+from gru_engine.export.memoryless import orientation
 from gru_engine.export.words import VARIANTS, Source, Word
 from gru_engine.network import Network
 
