@@ -11,7 +11,6 @@ from gru_engine._inputs import TokenInput
 __version__: Final[str]
 METADATA_ENTRY: Final[int]
 NOT_CAUSAL: Final[str]
-NO_LAST_STEP: Final[str]
 
 _Floats = npt.NDArray[np.float32]
 _Input = npt.ArrayLike | Mapping[str, npt.ArrayLike]
@@ -46,6 +45,9 @@ class Model:
     def causal(self) -> bool: ...
     @property
     def per_sequence(self) -> bool: ...
+    @property
+    def least_steps(self) -> int: ...
+    def output_steps(self, n_steps: int) -> int: ...
     @property
     def state_size(self) -> int: ...
     @property

@@ -45,7 +45,8 @@ cdef extern from "gru_engine.h" nogil:
     ctypedef struct gru_info:
         size_t input_width, n_tokens, vocabulary, n_inputs, output_width, n_outputs, state_width, state_nbytes, n_nodes
         size_t file_nbytes
-        int causal, per_sequence
+        size_t least_steps
+        int causal, per_sequence, other_steps
         uint8_t digest[32]
 
     ctypedef struct gru_run_args:
@@ -83,6 +84,7 @@ cdef extern from "gru_engine.h" nogil:
     void gru_get_info(const gru_model *, gru_info *)
     gru_result gru_get_input(const gru_model *, size_t, const char **, size_t *, size_t *, size_t *)
     gru_result gru_get_output(const gru_model *, size_t, const char **, size_t *, size_t *)
+    size_t gru_output_steps(const gru_model *, size_t)
     void gru_get_file(const gru_model *, const void **, size_t *)
     void gru_state_init(const gru_model *, float *)
     void gru_state_get(const gru_model *, const float *, float *)
@@ -122,7 +124,16 @@ NOT_CAUSAL = (
     "the network needs later steps, as a reverse layer or a mean over the sequence does: it cannot be stepped, only run over "
     "whole sequences (Model.run)"
 )
-NO_LAST_STEP = "x has no steps, its shape is {}, and the network's outputs are one per sequence"
+
+
+cdef too_short(Model model, tuple shape):
+    """What is wrong with an input of this shape."""
+    if model.info.least_steps == 1:
+        return ValueError(f"x has no steps, its shape is {shape}, and the network makes values per sequence of them")
+    return ValueError(
+        f"x has too few steps, its shape is {shape}: the network makes values per sequence of at least "
+        f"{model.info.least_steps} steps"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- instruction sets

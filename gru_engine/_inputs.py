@@ -173,7 +173,7 @@ def lengths(value: Any, n_streams: int, n_steps: int, least: int) -> npt.NDArray
         raise ValueError(f"lengths must have the shape ({n_streams},), got {array.shape}")
     if array.size and (array.min() < least or array.max() > n_steps):
         i = int(np.argmax((array < least) | (array > n_steps)))
-        why = "" if least == 0 else " (the network's outputs are one per sequence)"
+        why = "" if least == 0 else " (the network makes values per sequence of the steps)"
         raise ValueError(f"lengths must be from {least} to {n_steps}{why}, got {array[i]} at [{i}]")
     return np.require(array, np.uintp, ["C", "A"])
 

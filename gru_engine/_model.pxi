@@ -53,6 +53,8 @@ cdef class Model:
         the sequence see whole sequences only.
     per_sequence : bool
         Whether there is one output per sequence, of its last step or of all its steps, rather than one per step.
+    least_steps : int
+        Steps that a sequence must have: 1, or more, where a value per sequence is made of its steps, else 0.
     state_size : int
         Floats of a stream's state: what its GRUs, states and windows keep from step to step (docs/FORMAT.md, section 5).
     digest : str
@@ -148,6 +150,29 @@ cdef class Model:
     @property
     def per_sequence(self):
         return bool(self.info.per_sequence)
+
+    @property
+    def least_steps(self):
+        return self.info.least_steps
+
+    def output_steps(self, n_steps):
+        """Number of output vectors of a sequence.
+
+        Parameters
+        ----------
+        n_steps : int
+            Of the input, T.
+
+        Returns
+        -------
+        int
+            T, unless the network has strides, convolutions without padding or repeated values; 1 if ``per_sequence``.
+        """
+        if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)):
+            raise TypeError(f"n_steps must be an integer, got {n_steps!r}")
+        if n_steps < 0:
+            raise ValueError(f"n_steps must not be negative, got {n_steps}")
+        return gru_output_steps(self.model, n_steps)
 
     @property
     def nbytes(self):
@@ -278,7 +303,8 @@ cdef class Model:
         Returns
         -------
         ndarray float32
-            [T, output_size] or [B, T, output_size]; [output_size] or [B, output_size] if outputs are per sequence.
+            [T, output_size] or [B, T, output_size]; [output_size] or [B, output_size] if outputs are per sequence. With
+            strides, convolutions without padding and the like ``output_steps(T)`` steps instead of T.
         ndarray float32
             The states, [state_size] or [B, state_size]; only with ``return_state``.
 
@@ -295,14 +321,15 @@ cdef class Model:
         cdef bint batched = len(shape) == 2
         cdef size_t n_streams = shape[0] if batched else 1
         cdef size_t n_steps = shape[1] if batched else shape[0]
-        if self.info.per_sequence and n_steps == 0 and n_streams:
-            raise ValueError(NO_LAST_STEP.format(shape if vectors is None else vectors.shape))
+        if n_steps < self.info.least_steps and n_streams:
+            raise too_short(self, shape if vectors is None else vectors.shape)
         if lengths is not None:
-            least = 1 if self.info.per_sequence else 0
             if not batched and np.ndim(lengths) == 0:
                 lengths = [lengths]
-            lengths = _inputs.lengths(lengths, n_streams, n_steps, least)
+            lengths = _inputs.lengths(lengths, n_streams, n_steps, self.info.least_steps)
         if reset is not None:
+            if self.info.other_steps:
+                raise ValueError("reset: values of the network have other steps than its inputs; it cannot begin anew at one")
             reset = _inputs.reset(reset, shape)
         if padding not in ("zero", "carry"):
             raise ValueError(f"padding must be 'zero' or 'carry', got {padding!r}")
@@ -311,8 +338,8 @@ cdef class Model:
         if state is not None:
             (<States>states).set(state, batched)
 
-        rows = shape[: batched + (not self.info.per_sequence)]
-        y = np.empty((*rows, self.info.output_width), np.float32)
+        rows = () if self.info.per_sequence else (gru_output_steps(self.model, n_steps),)
+        y = np.empty((*shape[:batched], *rows, self.info.output_width), np.float32)
         cdef gru_run_args args
         args.struct_nbytes = sizeof(args)
         args.n_streams = n_streams

@@ -196,8 +196,8 @@ cdef class Stream:
         cdef Model model = self.model
         vectors, tokens, shape = take_inputs(model, x, (1,))
         cdef size_t n_steps = shape[0]
-        if model.info.per_sequence and n_steps == 0:
-            raise ValueError(NO_LAST_STEP.format(shape if vectors is None else vectors.shape))
+        if n_steps < model.info.least_steps:
+            raise too_short(model, shape if vectors is None else vectors.shape)
         y = np.empty((*shape[: not model.info.per_sequence], self.n_out), np.float32)
         self.enter()
         self.run_steps(

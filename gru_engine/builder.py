@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from gru_engine.arguments import MAX_VOCABULARY, MAX_WIDTH, as_name, as_size
-from gru_engine.layers import Concat, Input, Layer, Tokens
+from gru_engine.layers import Attention, Axis, Concat, Input, Layer, Repeat, Tokens
 from gru_engine.order import units
 
 MAX_CONCAT = 1024  # docs/FORMAT.md
+
+_SEVERAL_AXES = (Repeat, Attention)
+"""Layers whose inputs need not have the same number of steps."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class Value:
     def per_sequence(self) -> bool:
         """Whether there is one value per sequence instead of one per time step."""
         return self.layer.per_sequence
+
+    @property
+    def axis(self) -> Axis:
+        """How many steps there are, of one value per time step."""
+        return self.layer.axis
 
     @property
     def name(self) -> str:
@@ -94,9 +102,11 @@ class Builder:
     def _append(self, kind: type[Layer], inputs: list[Value], width: int, name: str | None, **fields: Any) -> Value:
         """Adds a layer: the one place where layers come into being."""
         method = kind.__name__.lower()
-        for value in inputs:
+        for value in inputs[: 0 if kind in _SEVERAL_AXES else None]:
             self._check_same_rate(method, inputs[0], value)
         fields.setdefault("per_sequence", any(value.per_sequence for value in inputs))
+        if inputs and not fields["per_sequence"]:
+            fields.setdefault("axis", inputs[0].axis)
         indices = tuple(value.index for value in inputs)
         most = MAX_VOCABULARY if kind is Tokens else MAX_WIDTH
         layer = kind(inputs=indices, width=as_size(width, f"{method}: the width", most), name=as_name(name), **fields)
@@ -140,6 +150,8 @@ class Builder:
         if a.per_sequence != b.per_sequence:
             step, sequence = (b, a) if a.per_sequence else (a, b)
             raise ValueError(f"{method}: {step!r} is one value per time step, but {sequence!r} is one per sequence")
+        if not a.per_sequence and a.axis != b.axis:
+            raise ValueError(f"{method}: {a!r} has {a.axis}, but {b!r} has {b.axis}")
 
     def _reached_indices(self) -> list[int]:
         """The inputs and the layers that reach an output, in the order of a file: loops as short as they can be."""

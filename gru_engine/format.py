@@ -18,6 +18,7 @@ from gru_engine.layers import (
     Affine,
     Array,
     Attend,
+    Attention,
     Blend,
     Concat,
     Dense,
@@ -31,8 +32,10 @@ from gru_engine.layers import (
     Mean,
     Multiply,
     Norm,
+    Repeat,
     Slice,
     State,
+    Subsample,
     Tokens,
     Window,
 )
@@ -91,7 +94,7 @@ def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Arr
     if node.kind is Activate:
         return net.activation(inputs[0], node.activation, name=name)
     if node.kind is State:
-        return net.state(node.width, tensors[0][0], name=name)
+        return net.state(node.width, tensors[0][0], like=inputs[0] if inputs else None, name=name)
     if node.kind is Slice:
         first = node.parameters[0]
         return net.slice(inputs[0], first, first + node.width, name=name)
@@ -99,7 +102,17 @@ def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Arr
         return net.window(inputs[0], *node.parameters[:3], name=name)
     if node.kind is Norm:
         rms, parts, *_ = node.parameters
-        return net._norm("norm", inputs[0], tensors[0][0], tensors[1][0], node.epsilon, parts, bool(rms), name)
+        return net._norm("norm", inputs[0], tensors[0][0], tensors[1][0], node.factor, parts, bool(rms), name)
+    if node.kind is Subsample:
+        first, stride, dropped, _ = node.parameters
+        return net.subsample(inputs[0], stride, first, dropped, name=name)
+    if node.kind is Repeat:
+        like = inputs[1] if len(inputs) > 1 else None
+        return net.repeat(inputs[0], node.parameters[0] or None, like=like, name=name)
+    if node.kind is Attention:
+        additive, heads, causal, _ = node.parameters
+        v = tensors[0][0] if additive else None
+        return net.attention(*inputs, scale=node.factor, v=v, heads=heads, causal=bool(causal), name=name)
     methods: dict[type[Layer], Callable[..., Value]] = {
         Add: net.add,
         Multiply: net.multiply,

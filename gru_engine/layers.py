@@ -9,7 +9,7 @@ file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,46 @@ RESETS = ("after", "before", "all", "none")
 """Where the reset gate of a GRU acts, in the order of their codes in a file."""
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A time axis: how many steps there are where a sequence has T.
+
+    ``ceil((T - lost) / stride)``, and none if that is negative; or always ``steps``, if that is given.
+    """
+
+    lost: int = 0
+    stride: int = 1
+    steps: int | None = None
+
+    def count(self, steps: Any) -> Any:
+        """Steps of a sequence of ``steps``, or of each of an array of such numbers."""
+        if self.steps is not None:
+            return np.full_like(steps, self.steps) if isinstance(steps, np.ndarray) else self.steps
+        count = -((self.lost - steps) // self.stride)
+        return np.maximum(count, 0) if isinstance(steps, np.ndarray) else max(count, 0)
+
+    def subsampled(self, lost: int, stride: int) -> Axis:
+        """The axis of every ``stride``-th of its steps, without ``lost`` of them."""
+        if self.steps is not None:
+            return Axis(steps=Axis(lost, stride).count(self.steps))
+        return Axis(self.lost + self.stride * lost, self.stride * stride)
+
+    @property
+    def least(self) -> int:
+        """Steps that a sequence has at least if there is one on this axis."""
+        return self.lost + 1 if self.steps is None else 0
+
+    def __str__(self) -> str:
+        if self.steps is not None:
+            return f"{self.steps} steps"
+        steps = f"T - {self.lost}" if self.lost else "T"
+        return f"{steps} steps" if self.stride == 1 else f"ceil(({steps}) / {self.stride}) steps"
+
+
+INPUT_AXIS = Axis()
+"""That of the network's inputs: T steps."""
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """What all layers have."""
@@ -34,6 +74,7 @@ class Layer:
     width: int
     name: str
     per_sequence: bool  # one value per sequence instead of one per time step
+    axis: Axis = field(default=INPUT_AXIS, kw_only=True)  # of one value per time step
 
     @property
     def operation(self) -> str:
@@ -162,7 +203,10 @@ class First(Layer):
 
 @dataclass(frozen=True, eq=False)
 class State(Layer):
-    """The value that a later layer, the source, had at the step before."""
+    """The value that a later layer, the source, had at the step before.
+
+    An input, if there is one, is not read: it says how many steps there are.
+    """
 
     initial: Array  # [width], the value at the start of a sequence
     source: int  # number of the later layer; NOT_FED as long as there is none
@@ -174,12 +218,12 @@ class State(Layer):
 
     @property
     def reads(self) -> tuple[int, ...]:
-        """The source, once there is one."""
-        return () if self.source == NOT_FED else (self.source,)
+        """The source, once there is one; and what has as many steps, if it is said."""
+        return self.inputs if self.source == NOT_FED else (*self.inputs, self.source)
 
     def renumbered(self, number: Mapping[int, int]) -> Layer:
         """The layer in a network whose layers have other numbers."""
-        return replace(self, source=number[self.source])
+        return replace(self, inputs=tuple(number[i] for i in self.inputs), source=number[self.source])
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,13 +289,49 @@ class Attend(Layer):
     """
 
 
+@dataclass(frozen=True, eq=False)
+class Subsample(Layer):
+    """Every ``stride``-th step of the input from step ``first`` on, without its last ``dropped`` steps."""
+
+    first: int
+    stride: int
+    dropped: int
+
+
+@dataclass(frozen=True, eq=False)
+class Repeat(Layer):
+    """A value per sequence at each of the steps of an axis: ``steps`` of them, or those of the second input."""
+
+    steps: int  # 0: those of the second input
+
+
+@dataclass(frozen=True, eq=False)
+class Attention(Layer):
+    """For each step of the first input, the query, a mean of the third, weighted by the softmax of scores of the second.
+
+    The mean is over the steps of the keys and values, which are on one axis; score and softmax are of each of ``heads``
+    equal parts of all three.
+    """
+
+    v: Array  # [width of the query]; additive: score = sum of v * tanh(query + key)
+    additive: bool  # else score = scale * (sum of query * key), and v is ones
+    scale: float
+    heads: int
+    causal: bool  # only keys of the query's step and those before
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """v, where it counts."""
+        return {"v": self.v} if self.additive else {}
+
+
 def sees_ahead(layer: Layer) -> bool:
     """Whether the layer needs later steps, so that it cannot go step by step."""
     if isinstance(layer, Gru):
         return layer.reverse
     if isinstance(layer, Window):
         return layer.ahead > 0
-    return isinstance(layer, (First, Mean, Max, Attend))
+    return isinstance(layer, (First, Mean, Max, Attend, Subsample, Repeat, Attention))
 
 
 def ends_sequence(layer: Layer) -> bool:

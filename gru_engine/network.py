@@ -24,9 +24,12 @@ from gru_engine.activations import activation as parse_activation
 from gru_engine.arguments import MAX_VOCABULARY, as_array, as_name, as_size, as_vector, fold_bias, gru_fields, halves
 from gru_engine.builder import MAX_CONCAT, Value, Vector
 from gru_engine.layers import (
+    INPUT_AXIS,
     NOT_FED,
     Activate,
     Array,
+    Attention,
+    Axis,
     Dense,
     Embedding,
     First,
@@ -37,8 +40,10 @@ from gru_engine.layers import (
     Norm,
     Slice,
     State,
+    Subsample,
     Tokens,
     Window,
+    ends_sequence,
     same_layer,
     sees_ahead,
 )
@@ -49,6 +54,8 @@ __all__ = ["MAX_CONCAT", "MAX_INPUTS", "MAX_OUTPUTS", "Network", "Value", "Vecto
 
 MAX_INPUTS = 4096  # docs/FORMAT.md
 MAX_OUTPUTS = 4096
+
+NOT_NEEDED = Axis(steps=1)
 
 
 class Network(Operations):
@@ -305,6 +312,22 @@ class Network(Operations):
         return any(self._layers[i].per_sequence for i in self._outputs.values())
 
     @property
+    def axis(self) -> Axis:
+        """How many steps the outputs have, if they are one per step: ``net.axis.count(T)`` of an input of T steps."""
+        return next((self._layers[i].axis for i in self._outputs.values()), INPUT_AXIS)
+
+    @property
+    def least_steps(self) -> int:
+        """Steps that a sequence must have at least: there must be one wherever a value per sequence is made of steps."""
+        return max((self._needed(layer).least for layer in self._reached() if layer.inputs), default=0)
+
+    def _needed(self, layer: Layer) -> Axis:
+        """The axis that must have a step for a layer."""
+        if ends_sequence(layer):
+            return self._layers[layer.inputs[0]].axis
+        return self._layers[layer.inputs[1]].axis if isinstance(layer, Attention) else NOT_NEEDED
+
+    @property
     def causal(self) -> bool:
         """Whether it can be stepped: nothing needs later steps, as a reverse GRU, ``first`` and ``mean`` do."""
         return not any(map(sees_ahead, self._reached()))
@@ -542,5 +565,14 @@ def _summary_row(index: int, layer: Layer) -> tuple[str, ...]:
     elif isinstance(layer, Norm):
         details = ["root mean square" if layer.rms else "layer", f"epsilon {layer.epsilon:g}"]
         details += [f"{layer.parts} parts"] if layer.parts > 1 else []
+    elif isinstance(layer, Subsample):
+        details = [f"every {layer.stride}", f"from {layer.first}"]
+        details += [f"without the last {layer.dropped}"] if layer.dropped else []
+    elif isinstance(layer, Attention):
+        details = ["additive" if layer.additive else f"dot product times {layer.scale:g}"]
+        details += [f"{layer.heads} heads"] if layer.heads > 1 else []
+        details += ["causal"] if layer.causal else []
+    if layer.axis != INPUT_AXIS:
+        details += [str(layer.axis)]
     reads = ", ".join(map(str, layer.inputs))
     return str(index), layer.operation, layer.name, reads, str(layer.width), str(weights or ""), ", ".join(details)

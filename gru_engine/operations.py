@@ -12,20 +12,18 @@ import numpy.typing as npt
 from gru_engine.activations import ActivationLike, as_number
 from gru_engine.activations import activation as parse_activation
 from gru_engine.arguments import as_array, as_size
-from gru_engine.builder import MAX_CONCAT, Builder, Value, Vector
+from gru_engine.builder import MAX_CONCAT, Value, Vector
 from gru_engine.layers import (
+    INPUT_AXIS,
     NOT_FED,
     Activate,
     Add,
     Affine,
     Array,
-    Attend,
     Blend,
     Dense,
     Input,
     Layer,
-    Max,
-    Mean,
     Multiply,
     Norm,
     Slice,
@@ -35,19 +33,25 @@ from gru_engine.layers import (
     sees_ahead,
 )
 from gru_engine.order import units
-
-MAX_SPAN = 2**20  # steps from the first tap of a window to the last; docs/FORMAT.md
+from gru_engine.sequences import MAX_SPAN, Sequences
 
 _NODE, _LINE = 25, 1
 """What an operation costs by itself (some 15 ns), in lines of 16 weights (some 0.6 ns)."""
 
 
-class Operations(Builder):
+class Operations(Sequences):
     """Operations of a network beside its products."""
 
     # ---- states
 
-    def state(self, width: int, initial: npt.ArrayLike | None = None, *, name: str | None = None) -> Value:
+    def state(
+        self,
+        width: int,
+        initial: npt.ArrayLike | None = None,
+        *,
+        like: Value | None = None,
+        name: str | None = None,
+    ) -> Value:
         """The value that another layer, named later by ``feed``, had at the step before.
 
         Parameters
@@ -55,6 +59,8 @@ class Operations(Builder):
         width : int
         initial : array_like [width], optional
             The value at the first step of a sequence. None stands for zeros.
+        like : Value, optional
+            A value with as many steps; None: as many as the inputs have.
 
         Notes
         -----
@@ -67,7 +73,10 @@ class Operations(Builder):
         width = as_size(width, "width")
         initial = np.zeros(width, np.float32) if initial is None else initial
         array = as_array(initial, "initial", ("width",), (width,))
-        return self._append(State, [], width, name, initial=array, source=NOT_FED)
+        steps = [] if like is None else [self._per_step(like, "like", "state")]
+        if steps and steps[0].axis == INPUT_AXIS:
+            steps = []
+        return self._append(State, steps, width, name, per_sequence=False, initial=array, source=NOT_FED)
 
     def feed(self, state: Value, value: Vector) -> None:
         """Makes a value the source of a state: at each step the state is what the value was at the step before.
@@ -93,6 +102,7 @@ class Operations(Builder):
         value = self._per_step(value, "value", "feed")
         if value.width != state.width:
             raise ValueError(f"feed: {state!r} needs a value of its width, got {value!r}")
+        self._check_same_rate("feed", state, value)
         before = list(self._layers)
         # A source stands behind its state and has memory of its own.
         if value.index < state.index or isinstance(value.layer, (Input, State, Slice)):
@@ -220,17 +230,23 @@ class Operations(Builder):
         groups : int
             The channels are cut into so many equal parts, and outputs of a part depend on its inputs only.
         stride : int
-            Only 1: any other changes the number of steps.
-        padding : {"causal", "same"} or (int, int)
-            Zeros before the beginning and after the end of the sequence, ``(K - 1) * dilation`` together, so that there
-            are as many outputs as inputs. ``"causal"`` has them all before the beginning, and only with it a network can
-            be stepped; ``"same"`` has half of them there, the smaller half if they differ.
+            Distance of the outputs, in steps.
+        padding : {"causal", "same", "valid"} or (int, int)
+            Zeros before the beginning and after the end of the sequence, at most ``(K - 1) * dilation`` together. With
+            that many there are as many outputs as inputs, if the stride is 1: ``"causal"`` has them all before the
+            beginning, and only so (and without a stride) a network can be stepped; ``"same"``, only without a stride, has
+            half of them there, the smaller half if they differ. ``"valid"`` is ``(0, 0)``.
         activation : str or tuple
+
+        Returns
+        -------
+        Value
+            ``(T + left + right - (K - 1) * dilation - 1) // stride + 1`` steps of width O.
 
         Raises
         ------
         ValueError
-            If an array does not fit, or there would not be one output per input.
+            If an array does not fit, or there would be more outputs than inputs.
         """
         v = self._per_step(v, "v", "conv1d")
         act = parse_activation(activation)
@@ -241,22 +257,24 @@ class Operations(Builder):
         if len(W) % groups:
             raise ValueError(f"conv1d: groups must divide the {len(W)} outputs of W, got {groups}")
         bias = as_array(np.zeros(len(W), W.dtype) if b is None else b, "b", ("O",), (len(W),))
-        if as_size(stride, "stride") != 1:
-            raise ValueError(f"conv1d: stride {stride} would make fewer steps of them, which a network cannot do yet")
-        ahead = _ahead(padding, (W.shape[2] - 1) * dilation)
+        stride = as_size(stride, "stride", MAX_SPAN)
+        lost, ahead = _padding(padding, (W.shape[2] - 1) * dilation, stride)
+
+        def window(v: Value) -> Value:
+            return self.subsample(self.window(v, W.shape[2], dilation, ahead), stride, lost)
+
         kind = _cheapest_convolution(W, groups)
         if kind == "taps":
-            sums = self._convolution_by_taps(self.window(v, W.shape[2], dilation, ahead), W[:, 0], bias, name, act.name)
+            sums = self._convolution_by_taps(window(v), W[:, 0], bias, name, act.name)
         elif kind == "groups":
             size = v.width // groups
             parts = [
-                self._append_dense(self.window(v[g * size : (g + 1) * size], W.shape[2], dilation, ahead), *part, act)
+                self._append_dense(window(v[g * size : (g + 1) * size]), *part, act)
                 for g, part in enumerate(zip(np.split(W, groups), np.split(bias, groups)))
             ]
             return self.concat(parts, name=name)
         else:
-            window = self.window(v, W.shape[2], dilation, ahead)
-            return self._append_dense(window, _expanded(W, groups), bias, act, name)
+            return self._append_dense(window(v), _expanded(W, groups), bias, act, name)
         return sums if act.name == "linear" else self.activation(sums, act, name=name)
 
     def _append_dense(self, x: Value, W: Array, b: Array, act: Any, name: str | None = None) -> Value:
@@ -337,42 +355,7 @@ class Operations(Builder):
         fields: dict[str, Any] = {"scale": scale, "shift": shift, "epsilon": epsilon, "rms": rms, "parts": int(parts)}
         return self._append(Norm, [v], v.width, name, **fields)
 
-    # ---- one value per sequence
-
-    def mean(self, v: Vector, *, name: str | None = None) -> Value:
-        """The mean of a value over the steps of the sequence: one value per sequence."""
-        return self._pool(Mean, [self._per_step(v, "v", "mean")], name)
-
-    def max(self, v: Vector, *, name: str | None = None) -> Value:
-        """The largest value over the steps of the sequence, element by element: one value per sequence."""
-        return self._pool(Max, [self._per_step(v, "v", "max")], name)
-
-    def attend(self, scores: Vector, values: Vector, *, name: str | None = None) -> Value:
-        """The mean of a value over the steps of the sequence, weighted by the softmax of scores over the steps.
-
-        Parameters
-        ----------
-        scores : Value or list of Value
-            Of width S: one score for each head.
-        values : Value or list of Value
-            Of width V, a multiple of S: head s weighs the columns ``s * V / S`` to ``(s + 1) * V / S``.
-
-        Returns
-        -------
-        Value
-            Of width V, one per sequence.
-        """
-        scores, values = self._per_step(scores, "scores", "attend"), self._per_step(values, "values", "attend")
-        if values.width % scores.width:
-            raise ValueError(
-                f"attend: the width of values must be a multiple of that of scores, got {values.width} and {scores.width}"
-            )
-        return self._pool(Attend, [scores, values], name)
-
     # ---- helpers
-
-    def _pool(self, kind: type[Layer], inputs: list[Value], name: str | None) -> Value:
-        return self._append(kind, inputs, inputs[-1].width, name, per_sequence=True)
 
     def _pairwise(self, kind: type[Layer], a: Vector, b: Vector, name: str | None) -> Value:
         a, b = self._vector(a, "a"), self._vector(b, "b")
@@ -389,24 +372,30 @@ class Operations(Builder):
             )
 
 
-def _ahead(padding: Any, span: int) -> int:
-    """How many steps ahead the last tap is."""
+def _padding(padding: Any, span: int, stride: int) -> tuple[int, int]:
+    """How many steps are lost at the beginning, and how many steps ahead the last tap is."""
     if padding == "causal":
-        return 0
+        return 0, 0
+    if padding == "valid":
+        return span, 0
     if padding == "same":
-        return span - span // 2
+        if stride > 1:
+            raise ValueError(
+                f"conv1d: what padding 'same' is depends on the number of steps with a stride of {stride}; give (left, right)"
+            )
+        return 0, span - span // 2
     if isinstance(padding, str) or not isinstance(padding, (tuple, list)) or len(padding) != 2:
-        raise ValueError(f"conv1d: padding must be 'causal', 'same' or (left, right), got {padding!r}")
+        raise ValueError(f"conv1d: padding must be 'causal', 'same', 'valid' or (left, right), got {padding!r}")
     for number in padding:
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
             raise TypeError(f"conv1d: padding must be two integers, got {padding!r}")
-    left, right = padding
-    if left + right != span or left < 0 or right < 0:
+    left, right = map(int, padding)
+    if left + right > span or left < 0 or right < 0:
         raise ValueError(
-            f"conv1d: the padding {padding!r} would change the number of steps, which a network cannot do yet; expected "
-            f"(left, right) with left + right = (K - 1) * dilation = {span}"
+            f"conv1d: the padding {padding!r} would make more steps of them; expected (left, right), not negative, with "
+            f"left + right <= (K - 1) * dilation = {span}"
         )
-    return int(right)
+    return span - left - right, right
 
 
 def _cheapest_convolution(W: Array, groups: int) -> str:

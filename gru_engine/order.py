@@ -36,7 +36,7 @@ def units(layers: Sequence[Layer], among: Iterable[int]) -> list[list[int]]:
     for i in chosen:
         for source in layers[i].reads:
             after[source].add(i)
-            if isinstance(layers[i], State):  # the source reads nothing of it, but must stand behind it
+            if source > i:  # a State's, which reads nothing of it, but must stand behind it
                 after[i].add(source)
     unit_of = {i: unit for unit in _strongly_connected(after) for i in unit}
     waits = {unit[0]: 0 for unit in unit_of.values()}

@@ -20,6 +20,7 @@ from gru_engine.layers import (
     Activate,
     Affine,
     Array,
+    Attention,
     Concat,
     Dense,
     Embedding,
@@ -27,8 +28,10 @@ from gru_engine.layers import (
     Input,
     Layer,
     Norm,
+    Repeat,
     Slice,
     State,
+    Subsample,
     Tokens,
     Window,
 )
@@ -53,7 +56,13 @@ def pack(
         raise ValueError(f"fold must be True, False or 'auto', got {fold!r}")
     as_dtype(dtype)
     writer = _Writer()
-    _write_program(writer, net.pruned(), fold, dtype)
+    net = net.pruned()
+    axes = len({layer.axis for layer in net.layers})
+    if axes > records.MAX_AXES:
+        raise ValueError(
+            f"the network has values of {axes} different numbers of steps, a file has at most {records.MAX_AXES}"
+        )
+    _write_program(writer, net, fold, dtype)
     writer.metadata = {**net.metadata, **(metadata or {})}
     if golden:
         writer.write_golden(net, golden, writer.tobytes())
@@ -152,6 +161,8 @@ def _tensors(layers: Sequence[Layer], layer: Layer, fold: _Fold | None, dtype: s
             return {0: _Tensor(PLAIN, arrays["initial"][np.newaxis])}
         case Affine() | Norm():
             return {0: _Tensor(PLAIN, arrays["scale"][np.newaxis]), 1: _Tensor(PLAIN, arrays["shift"][np.newaxis])}
+        case Attention():
+            return {0: _Tensor(PLAIN, arrays["v"][np.newaxis])} if layer.additive else {}
         case Dense():
             return _input_half(layers, layer, fold, arrays["b"], dtype)
         case Gru():
@@ -257,6 +268,8 @@ class _Writer:
             record["direction"] = layer.reverse
         if isinstance(layer, Norm):
             record["alpha"] = layer.epsilon
+        elif isinstance(layer, Attention):
+            record["alpha"] = layer.scale
         parameters = _parameters(layer)
         record["parameters"][: len(parameters)] = parameters
         return len(self._nodes) - 1
@@ -368,6 +381,12 @@ def _parameters(layer: Layer) -> tuple[int, ...]:
             return layer.taps, layer.dilation, layer.ahead
         case Norm():
             return int(layer.rms), layer.parts
+        case Subsample():
+            return layer.first, layer.stride, layer.dropped
+        case Repeat():
+            return (layer.steps,)
+        case Attention():
+            return int(layer.additive), layer.heads, int(layer.causal)
     return ()
 
 
@@ -417,7 +436,7 @@ def _golden_input(net: Network, x: Any, what: str) -> tuple[Array | None, Array 
 
 
 def _golden_output(net: Network, y: Any, steps: int, what: str) -> Array:
-    shape = (1 if net.per_sequence else steps, net.output_size)
+    shape = (1 if net.per_sequence else net.axis.count(steps), net.output_size)
     y = np.asarray(y)
     if y.shape != shape and y.shape != shape[net.per_sequence :]:
         raise ValueError(f"{what} must have the shape {list(shape[net.per_sequence :])}, got {list(y.shape)}")

@@ -246,6 +246,8 @@ def _read_outputs(table: Table, strings: Strings, nodes: list[Node]) -> list[Out
         table.check(node.kind is not Tokens, i, "node", "a node whose value is a vector")
         rate = nodes[outputs[0].node].per_sequence if outputs else node.per_sequence
         table.check(node.per_sequence == rate, i, "node", "a value per sequence, or none of the outputs")
+        axis = nodes[outputs[0].node].axis if outputs else node.axis
+        table.check(node.axis == axis, i, "node", f"a value with {axis}, as the first output")
         table.check(record["first"] == end, i, "first", f"{end}, where the output before ends")
         table.check(record["width"] == node.width, i, "width", f"{node.width}, the node's")
         end += node.width
@@ -277,7 +279,7 @@ def _read_golden(data: bytes, place: slice, count: int, nodes: list[Node], outpu
         table.check(steps > 0, 0, "steps", "at least 1")
         table.check(record["input_width"] == widths[0], 0, "input_width", widths[0])
         table.check(record["tokens"] == sum(widths[1:]), 0, "tokens", sum(widths[1:]))
-        rows = 1 if one_row else steps
+        rows = 1 if one_row else nodes[outputs[0].node].axis.count(steps)
         table.check(record["output_rows"] == rows, 0, "output_rows", rows)
         table.check(record["output_width"] == output_width, 0, "output_width", output_width)
         table.check(0 <= record["tolerance"] < np.inf, 0, "tolerance", "a finite number that is not negative")

@@ -19,6 +19,8 @@ from gru_engine.layers import (
     Affine,
     Array,
     Attend,
+    Attention,
+    Axis,
     Blend,
     Concat,
     Dense,
@@ -32,16 +34,18 @@ from gru_engine.layers import (
     Mean,
     Multiply,
     Norm,
+    Repeat,
     Slice,
     State,
+    Subsample,
     Tokens,
     Window,
 )
 from gru_engine.network import MAX_CONCAT, MAX_INPUTS
-from gru_engine.operations import MAX_SPAN
 from gru_engine.precision import DTYPES
 from gru_engine.read_tables import Strings, Table, is_zero
 from gru_engine.records import NONE, PANELS, PLAIN, SUMS
+from gru_engine.sequences import MAX_LOST, MAX_SPAN
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,19 +83,21 @@ class Node:
     inputs: tuple[int, ...]
     name: str
     per_sequence: bool
+    axis: Axis
     activation: Activation
     gate_activation: Activation
     clip: float | None
     reset: str
     reverse: bool
     tensors: dict[int, int]  # slot -> number of the tensor
-    epsilon: float  # of a Norm
+    factor: float  # epsilon of a Norm, scale of an Attention
     parameters: tuple[int, int, int, int]
 
 
 def read_nodes(table: Table, edges: Table, strings: Strings, tensors: list[Tensor]) -> list[Node]:
     """The checked nodes of sections NODES and EDGES."""
     nodes: list[Node] = []
+    axes = {Axis()}
     next_edge = 0
     for i, record in enumerate(table.records):
         first, count = int(record["first_edge"]), int(record["edges"])
@@ -103,6 +109,8 @@ def read_nodes(table: Table, edges: Table, strings: Strings, tensors: list[Tenso
             edges.check(edges.records[edge]["node"] < i, edge, "node", f"below {i}, the node that reads it")
         inputs = tuple(edges.records["node"][first:next_edge].tolist())
         nodes.append(_read_node(table, i, inputs, strings, nodes, tensors))
+        axes.add(nodes[-1].axis)
+        table.check(len(axes) <= records.MAX_AXES, i, "parameters", f"at most {records.MAX_AXES} time axes")
     if next_edge != len(edges.records):
         raise FormatError(f"the nodes have {next_edge} edges, section EDGES {len(edges.records)}")
     _check_loops(table, nodes)
@@ -133,14 +141,17 @@ def _read_node(
         width=int(record["width"]),
         inputs=inputs,
         name=strings.get(table, i),
-        per_sequence=kind in _ENDS or any(nodes[a].per_sequence for a in inputs),
-        activation=_LINEAR if kind is Norm else _read_activation(table, i, _ACTIVATION, softmax=kind is not Gru),
+        per_sequence=kind in _ENDS or (kind is not Repeat and any(nodes[a].per_sequence for a in inputs)),
+        axis=_read_axis(table, i, kind, [nodes[a] for a in inputs]),
+        activation=_LINEAR
+        if kind in (Norm, Attention)
+        else _read_activation(table, i, _ACTIVATION, softmax=kind is not Gru),
         gate_activation=_read_activation(table, i, _GATE_ACTIVATION, softmax=False),
         clip=float(record["clip"]) or None,
         reset=RESETS[record["reset"]],
         reverse=bool(record["direction"]),
         tensors={slot: int(number) for slot, number in enumerate(record["tensors"]) if number != NONE},
-        epsilon=float(record["alpha"]) if kind is Norm else 0.0,
+        factor=float(record["alpha"]) if kind in (Norm, Attention) else 0.0,
         parameters=tuple(record["parameters"].tolist()),
     )
     if kind in (Input, Tokens):
@@ -159,11 +170,24 @@ _USED_FIELDS: dict[type[Layer], tuple[str, ...]] = {
     Activate: _ACTIVATION,
     Gru: _FIELDS,
     Norm: ("alpha",),
+    Attention: ("alpha",),
 }
-_PARAMETERS: dict[type[Layer], int] = {Input: 1, Tokens: 1, State: 1, Slice: 1, Window: 3, Norm: 2}
+_PARAMETERS: dict[type[Layer], int] = {
+    Input: 1,
+    Tokens: 1,
+    State: 1,
+    Slice: 1,
+    Window: 3,
+    Norm: 2,
+    Subsample: 3,
+    Repeat: 1,
+    Attention: 3,
+}
 """How many of p0 .. p3 an operation uses; others use none."""
 _ENDS = (Last, First, Mean, Max, Attend)
 """Operations whose value is one per sequence."""
+_STEPS_ONLY = (Embedding, Gru, Window, Subsample, State, Attention, *_ENDS)
+"""Operations that do not read a value per sequence."""
 
 
 def _check_parameters(table: Table, i: int, kind: type[Layer]) -> None:
@@ -184,6 +208,30 @@ def _check_parameters(table: Table, i: int, kind: type[Layer]) -> None:
         table.check(p[0] < 2, i, "parameters", "0 (layer) or 1 (root mean square) first")
         table.check(p[1] and record["width"] % p[1] == 0, i, "parameters", f"parts of the width {record['width']}")
         table.check(0 <= record["alpha"] < np.inf, i, "alpha", "a finite number that is not negative")
+    elif kind is Subsample:
+        fits = max(p[:3]) <= MAX_SPAN and p[1]
+        table.check(fits, i, "parameters", f"first, stride and dropped up to {MAX_SPAN}, the stride not 0")
+    elif kind is Repeat:
+        table.check(p[0] <= MAX_SPAN, i, "parameters", f"at most {MAX_SPAN} steps")
+    elif kind is Attention:
+        table.check(p[0] < 2 and p[2] < 2, i, "parameters", "0 or 1 first and third")
+        scaled = np.isfinite(record["alpha"]) and (p[0] == 0 or record["alpha"] == 1)
+        table.check(scaled, i, "alpha", "a finite number, 1 of additive scores")
+
+
+def _read_axis(table: Table, i: int, kind: type[Layer], inputs: list[Node]) -> Axis:
+    """How many steps a value has."""
+    first, stride, dropped, _ = table.records[i]["parameters"].tolist()
+    if kind is Repeat and len(inputs) == 1:
+        return Axis(steps=first)
+    if kind is Repeat and len(inputs) > 1:
+        return inputs[1].axis
+    axis = inputs[0].axis if inputs and not inputs[0].per_sequence else Axis()
+    if kind is Subsample:
+        axis = axis.subsampled(first + dropped, stride)
+        fits = axis.steps != 0 and max(axis.lost, axis.stride) <= MAX_LOST
+        table.check(fits, i, "parameters", f"steps that are left, and not over {MAX_LOST} less than of the input")
+    return Axis() if kind in _ENDS else axis
 
 
 def _check_network_input(table: Table, i: int, node: Node, nodes: list[Node]) -> None:
@@ -223,7 +271,9 @@ _INPUTS: dict[type[Layer], tuple[int, int]] = {
     Concat: (2, MAX_CONCAT),
     Add: (2, 2),
     Multiply: (2, 2),
-    State: (0, 0),
+    State: (0, 1),
+    Repeat: (1, 2),
+    Attention: (3, 3),
     Blend: (3, 3),
     Attend: (2, 2),
 }
@@ -245,8 +295,14 @@ def _check_inputs(table: Table, i: int, node: Node, nodes: list[Node]) -> None:
     if len(inputs) == 2 and node.kind is Gru and (inputs[0].kind is not Tokens or node.reset == "none"):
         raise FormatError(f"{operation}: of two inputs the first is TOKENS, and there must be three gates")
     slow = [source.per_sequence for source in inputs]
-    if any(slow) and (not all(slow) or node.kind in (Gru, Embedding, Window, *_ENDS)):
+    if node.kind is Repeat:
+        if not slow[0] or any(slow[1:]) or (len(inputs) > 1) != (node.parameters[0] == 0):
+            raise FormatError(f"{operation}: reads a value per sequence, and if it has 0 steps, one per step then")
+    elif any(slow) and (not all(slow) or node.kind in _STEPS_ONLY):
         raise FormatError(f"{operation}: reads a value per sequence where it cannot")
+    together = [] if any(slow) else inputs[1:] if node.kind is Attention and not node.parameters[2] else inputs
+    if node.kind is not Repeat and any(source.axis != together[0].axis for source in together):
+        raise FormatError(f"{operation}: its inputs have {', '.join(str(source.axis) for source in together)}")
     _check_width(table, i, node, [source.width for source in inputs], operation)
 
 
@@ -260,6 +316,12 @@ def _check_width(table: Table, i: int, node: Node, widths: list[int], operation:
         expected = widths[1]
         if widths[1] % widths[0]:
             raise FormatError(wrong)
+    elif node.kind is Attention:
+        expected, heads = widths[2], node.parameters[1]
+        if widths[0] != widths[1]:
+            raise FormatError(wrong)
+        fits = heads and widths[0] % heads == 0 and expected % heads == 0
+        table.check(fits, i, "parameters", f"a divisor of the widths {widths} as the number of heads")
     elif node.kind is Window:
         expected = widths[0] * node.parameters[0]
     elif node.kind is Slice:
@@ -269,6 +331,8 @@ def _check_width(table: Table, i: int, node: Node, widths: list[int], operation:
         expected = widths[0]
         if widths[1] not in (1, expected):
             raise FormatError(wrong)
+    elif node.kind is Repeat:
+        expected = widths[0]
     elif node.kind not in (Input, Tokens, Embedding, Dense, Gru, State):
         expected = widths[0]
         if any(width != expected for width in widths):
@@ -284,12 +348,21 @@ def _check_loops(table: Table, nodes: list[Node]) -> None:
             number = node.parameters[0]
             source = nodes[number]
             fits = source.kind not in (Input, Tokens, State, Slice) and source.width == node.width
-            expected = f"a node of the width {node.width} that is neither an input nor a STATE nor a SLICE"
+            fits = fits and source.axis == node.axis
+            expected = (
+                f"a node of the width {node.width} and {node.axis} that is neither an input nor a STATE nor a SLICE"
+            )
             table.check(fits, i, "parameters", expected)
             loop = range(loop.start if i in loop else i, max(loop.stop, number + 1))
-        if i in loop and (node.per_sequence or node.reverse or (node.kind is Window and node.parameters[2])):
+        if i in loop and (node.per_sequence or _needs_later(node)):
             what = f"NODES[{i}] ({node.kind.__name__.upper()})"
             raise FormatError(f"{what}: it needs later steps, in the loop of nodes {loop.start} to {loop.stop - 1}")
+
+
+def _needs_later(node: Node) -> bool:
+    """Whether a node needs later steps, or other ones."""
+    ahead = node.kind is Window and node.parameters[2] > 0
+    return node.reverse or ahead or node.kind in (Subsample, Repeat, Attention)
 
 
 def _check_tensors(i: int, node: Node, nodes: list[Node], tensors: list[Tensor]) -> None:
@@ -320,6 +393,8 @@ def _expected_tensors(node: Node, inputs: list[Node]) -> dict[int, tuple[int, in
         return {0: (PLAIN, inputs[0].width, H, 1)}
     if node.kind is State:
         return {0: (PLAIN, 1, H, 1)}
+    if node.kind is Attention and node.parameters[0]:
+        return {0: (PLAIN, 1, inputs[0].width, 1)}
     if node.kind in (Affine, Norm):
         return {0: (PLAIN, 1, H, 1), 1: (PLAIN, 1, H, 1)}
     if node.kind not in (Dense, Gru):

@@ -16,6 +16,7 @@ from gru_engine.layers import (
     Affine,
     Array,
     Attend,
+    Attention,
     Blend,
     Concat,
     Dense,
@@ -29,8 +30,10 @@ from gru_engine.layers import (
     Mean,
     Multiply,
     Norm,
+    Repeat,
     Slice,
     State,
+    Subsample,
     Tokens,
     Window,
 )
@@ -59,6 +62,7 @@ MAX_NODES = 65536
 MAX_TENSORS = 262144
 MAX_EDGES = 1048576
 MAX_GOLDEN = 4096
+MAX_AXES = 256
 MAX_DIMENSION = 2**28
 
 SECTIONS = ("TENSORS", "NODES", "EDGES", "OUTPUTS", "STRINGS", "PAYLOAD", "METADATA", "GOLDEN")
@@ -86,6 +90,9 @@ OPERATIONS: tuple[type[Layer], ...] = (
     Mean,
     Max,
     Attend,
+    Subsample,
+    Repeat,
+    Attention,
 )
 """An operation's code is its place here, from 1."""
 

@@ -22,6 +22,8 @@ from gru_engine.layers import (
     Affine,
     Array,
     Attend,
+    Attention,
+    Axis,
     Blend,
     Concat,
     Dense,
@@ -35,10 +37,13 @@ from gru_engine.layers import (
     Mean,
     Multiply,
     Norm,
+    Repeat,
     Slice,
     State,
+    Subsample,
     Tokens,
     Window,
+    ends_sequence,
 )
 from gru_engine.network import Network
 from gru_engine.numerics import LEAST_MAGNITUDE
@@ -90,13 +95,15 @@ def run(
     Returns
     -------
     y : array [B, T, O], or [B, O] if the outputs are one per sequence
+        With other time axes (``Network.subsample``, ``repeat``) ``Network.axis.count(T)`` steps in place of T.
     state : array [B, state_size]
         Only with ``return_state``.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit the network, or a value per sequence is asked for of an empty sequence.
+        If an argument does not fit the network, a sequence has less than ``Network.least_steps``, or ``reset`` is given
+        to a network that has other time axes.
     """
     net = net.pruned() if dtype is None else net.pruned().rounded(dtype)
     multiply = int8_product if dtype == "int8" else product
@@ -109,26 +116,35 @@ def run(
     before = _checked_state(net, state, one, batch, arithmetic)
 
     layers = [_cast(layer, arithmetic) for layer in net.layers]
+    times = Times(sequences)
     after = list(before)
     values: list[Array] = []
     for unit in units(layers, range(len(layers))):
         if is_loop(layers, unit):
-            loop(layers, unit, values, after, sequences, multiply)
+            loop(layers, unit, values, after, times.on(layers[unit[0]].axis), multiply)
             continue
         index = unit[0]
         layer, inputs = layers[index], [values[i] for i in layers[index].inputs]
         if isinstance(layer, (Input, Tokens)):
             value = given[index]
         elif isinstance(layer, Gru):
-            value, after[index] = gru(layer, inputs[0], before[index], sequences, multiply)
+            value, after[index] = gru(layer, inputs[0], before[index], times.on(layer.axis), multiply)
         elif isinstance(layer, Window):
-            value, after[index] = window(layer, inputs[0], before[index], sequences)
+            value, after[index] = window(layer, inputs[0], before[index], times.on(layer.axis))
+        elif isinstance(layer, Repeat):
+            value = np.repeat(inputs[0][:, np.newaxis], times.on(layer.axis).valid.shape[1], axis=1)
+        elif isinstance(layer, Subsample):
+            value = inputs[0][:, layer.first :: layer.stride][:, : times.on(layer.axis).valid.shape[1]]
+        elif isinstance(layer, Attention):
+            query, keys, parts = inputs
+            value = attention(layer, query, keys, parts, times.on(layers[layer.inputs[1]].axis))
         else:
-            value = evaluate(layer, inputs, sequences, multiply)
+            axis = layers[layer.inputs[0]].axis if ends_sequence(layer) else layer.axis
+            value = evaluate(layer, inputs, times.on(axis), multiply)
         values.append(value)
 
     y = np.concatenate([values[i] for i in net.output_layers.values()], axis=-1)
-    y = y if net.per_sequence else _padded(y, sequences, padding)
+    y = y if net.per_sequence else _padded(y, times.on(net.axis), padding)
     new_state = np.concatenate(after, axis=-1)
     y, new_state = (y[0], new_state[0]) if one else (y, new_state)
     return (y, new_state) if return_state else y
@@ -183,6 +199,22 @@ class Sequences:
     def lengths(self) -> Array:
         """Number of valid steps: int [B]."""
         return np.asarray(self.valid.sum(axis=1))
+
+
+class Times:
+    """The sequences on each time axis of a network."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        self._on = {Axis(): sequences}
+
+    def on(self, axis: Axis) -> Sequences:
+        """What the sequences look like there; padding steps are behind the valid ones."""
+        if axis not in self._on:
+            root = self._on[Axis()]
+            lengths = axis.count(root.lengths)
+            valid = np.arange(axis.count(root.valid.shape[1])) < lengths[:, np.newaxis]
+            self._on[axis] = Sequences(valid, np.zeros_like(valid))
+        return self._on[axis]
 
 
 Product = Callable[[Array, Array], Array]
@@ -261,6 +293,29 @@ def attend(scores: Array, values: Array, sequences: Sequences) -> Array:
     weights = e / e.sum(axis=1, keepdims=True)
     spread = np.repeat(weights, values.shape[-1] // scores.shape[-1], axis=-1)
     return np.asarray((spread * _valid(values, sequences, 0)).sum(axis=1))
+
+
+def attention(layer: Attention, query: Array, keys: Array, values: Array, sequences: Sequences) -> Array:
+    """Means [B, T, V] of values [B, S, V], weighted by the softmax over S of scores of query [B, T, K] and keys [B, S, K].
+
+    Luong et al. 2015 (arXiv:1508.04025), Vaswani et al. 2017 (arXiv:1706.03762); additive: Bahdanau et al. 2015
+    (arXiv:1409.0473).
+    """
+    parts = []
+    seen = sequences.valid[:, np.newaxis]
+    if layer.causal:
+        seen = seen & np.tri(query.shape[1], keys.shape[1], dtype=bool)
+    for head in range(layer.heads):
+        q, k, a, weights = (np.split(x, layer.heads, axis=-1)[head] for x in (query, keys, values, layer.v))
+        if layer.additive:
+            scores = np.tanh(q[:, :, np.newaxis] + k[:, np.newaxis]) @ weights
+        else:
+            scores = layer.scale * (q @ k.transpose(0, 2, 1))
+        scores = np.where(seen, scores, -np.inf)
+        with np.errstate(invalid="ignore"):  # steps that see nothing are padding
+            e = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=-np.inf))
+            parts.append((e / e.sum(axis=-1, keepdims=True)) @ _valid(a, sequences, 0))
+    return np.concatenate(parts, axis=-1)
 
 
 def _valid(a: Array, sequences: Sequences, fill: float) -> Array:
@@ -446,8 +501,11 @@ def _checked_sequences(net: Network, batch: int, steps: int, one: bool, lengths:
         raise TypeError(f"lengths must be integers, got dtype {lengths.dtype}")
     if lengths.shape != (batch,) or not ((lengths >= 0) & (lengths <= steps)).all():
         raise ValueError(f"lengths must be {batch} integers from 0 to T = {steps}, got {lengths.tolist()}")
-    if net.per_sequence and not (lengths > 0).all():
-        raise ValueError("the outputs are values per sequence (last, first, mean ...); an empty sequence has none")
+    if not (lengths >= net.least_steps).all():
+        few = "an empty sequence has none"
+        if net.least_steps > 1:
+            few = f"a sequence needs at least {net.least_steps} steps, got {lengths.min()}"
+        raise ValueError(f"the network makes values per sequence (last, first, mean ...); {few}")
 
     reset = np.zeros(steps, bool) if reset is None else np.asarray(reset)
     if reset.dtype != bool:
@@ -455,6 +513,10 @@ def _checked_sequences(net: Network, batch: int, steps: int, one: bool, lengths:
     if reset.shape not in ((steps,), (batch, steps)[one:]):
         wanted = f"[T] = [{steps}]" + ("" if one else f" or [B, T] = [{batch}, {steps}]")
         raise ValueError(f"reset must have the shape {wanted}, got {list(reset.shape)}")
+    if reset.any() and any(layer.axis != Axis() for layer in net.layers):
+        raise ValueError(
+            "reset: the network has values with another number of steps, in which no new sequence can begin"
+        )
     valid = np.arange(steps) < lengths[:, np.newaxis]
     return Sequences(valid, reset & valid)
 

@@ -24,6 +24,15 @@ static inline unsigned char *aligned(void *workspace) {
 
 /* ------------------------------------------------------------------------------------------------ a block */
 
+#if !ONE_ROW
+/* The block on one time axis. (If there are several, it is the whole sequences.) */
+typedef struct shape {
+    size_t n_steps;
+    size_t *n_active;  /* [n_steps] streams still active */
+    size_t *first_row; /* [n_steps + 1] */
+} shape;
+#endif
+
 typedef struct block {
     const gru_model *model;
     const gru_kernels *kernels;
@@ -37,10 +46,9 @@ typedef struct block {
     size_t member, n_members;
     const uint32_t *order; /* the group's streams: their numbers in the call */
     size_t n_streams;      /* of the group */
+    size_t output_steps;   /* of a stream, in the caller's output */
     size_t first_step;     /* of the block, in the sequence */
-    size_t n_steps;
-    const size_t *n_active;  /* [n_steps] streams still active */
-    const size_t *first_row; /* [n_steps + 1] */
+    shape *shapes;         /* for each time axis */
 #endif
 } block;
 
@@ -56,27 +64,44 @@ typedef struct block {
 #endif
 
 static inline size_t streams(const block *b) { return SHAPE(1u, b->n_streams); }
-static inline size_t steps(const block *b) { return SHAPE(1u, b->n_steps); }
 static inline size_t first_step(const block *b) { return SHAPE(0u, b->first_step); }
 static inline size_t member(const block *b) { return SHAPE(0u, b->member); }
 static inline size_t members(const block *b) { return SHAPE(1u, b->n_members); }
 static inline size_t block_rows(const block *b) { return SHAPE(1u, b->l->block_rows); }
 static inline size_t group_streams(const block *b) { return SHAPE(1u, b->l->group_streams); }
 
-/* Streams still active at step t, rows before that step. */
-static inline size_t active(const block *b, size_t t) { return SHAPE(1 + 0 * t, b->n_active[t]); }
-static inline size_t first_row(const block *b, size_t t) { return SHAPE(t, b->first_row[t]); }
-
-/* Number in the call, state and length of stream i. */
-static inline size_t stream(const block *b, size_t i) { return SHAPE(i, b->order[i]); }
-static inline float *state_of(const block *b, size_t i) { return b->args->states[stream(b, i)]; }
-static inline size_t length_of(const block *b, size_t i) {
-    return SHAPE(1 + 0 * i, b->args->lengths ? b->args->lengths[b->order[i]] : b->args->n_steps);
+/* Of the values of node n, in this block: steps, streams still active at step t, rows before that step. */
+static inline size_t steps(const block *b, const gru_node *n) {
+    return SHAPE(1 + 0 * n->axis, b->shapes[n->axis].n_steps);
+}
+static inline size_t active(const block *b, const gru_node *n, size_t t) {
+    return SHAPE(1 + 0 * (t + n->axis), b->shapes[n->axis].n_active[t]);
+}
+static inline size_t first_row(const block *b, const gru_node *n, size_t t) {
+    return SHAPE(t + 0 * n->axis, b->shapes[n->axis].first_row[t]);
 }
 
-/* Position of (stream i, the block's step t) among [B][T]. */
+/* Number in the call and state of stream i. */
+static inline size_t stream(const block *b, size_t i) { return SHAPE(i, b->order[i]); }
+static inline float *state_of(const block *b, size_t i) { return b->args->states[stream(b, i)]; }
+
+/* Steps of stream i on a time axis. */
+#if !ONE_ROW
+static inline size_t axis_length(const block *b, size_t axis, size_t i) {
+    const size_t length = b->args->lengths ? b->args->lengths[b->order[i]] : b->args->n_steps;
+    return axis ? gru_axis_steps(&b->model->axes[axis], length) : length;
+}
+#endif
+static inline size_t length_of(const block *b, const gru_node *n, size_t i) {
+    return SHAPE(1 + 0 * (i + n->axis), axis_length(b, n->axis, i));
+}
+
+/* Position of (stream i, the block's step t) among [B][T] inputs, and among the outputs. */
 static inline size_t position(const block *b, size_t i, size_t t) {
     return SHAPE(0 * (i + t), b->order[i] * b->args->n_steps + b->first_step + t);
+}
+static inline size_t output_position(const block *b, size_t i, size_t t) {
+    return SHAPE(0 * (i + t), b->order[i] * b->output_steps + b->first_step + t);
 }
 
 /* Whether stream i starts anew at step t. */
@@ -94,6 +119,7 @@ static inline size_t end_panel(const block *b, const gru_matrix *m) { return m->
 /* ------------------------------------------------------------------------------------------------ rows */
 
 static float *row_at(const block *b, const gru_node *n, size_t i, size_t t);
+static float *sequence_row_at(const block *b, const gru_node *n, size_t i);
 
 /* What stream i keeps of `source` from the step before t, or starts with: the state of node n. */
 static float *row_before(const block *b, const gru_node *n, const gru_node *source, size_t i, size_t t) {
@@ -109,10 +135,12 @@ static float *row_at(const block *b, const gru_node *n, size_t i, size_t t) {
     case GRU_PLACE_INPUT: return (float *)(uintptr_t)(b->args->vectors + position(b, i, t) * n->stride + n->column);
     case GRU_PLACE_BEFORE: return row_before(b, n, n->source, i, t);
     case GRU_PLACE_PART: return row_at(b, n->source, i, t) + n->column;
-    case GRU_PLACE_OUTPUT: return b->args->outputs + position(b, i, t) * n->stride + n->column;
+    case GRU_PLACE_OUTPUT: return b->args->outputs + output_position(b, i, t) * n->stride + n->column;
+    case GRU_PLACE_SUBSAMPLE: return row_at(b, n->source, i, n->first + t * n->every);
+    case GRU_PLACE_REPEAT: return sequence_row_at(b, n->source, i);
     default: break;
     }
-    return FLOATS(b, values) + n->offset * block_rows(b) + (first_row(b, t) + i) * n->stride + n->column;
+    return FLOATS(b, values) + n->offset * block_rows(b) + (first_row(b, n, t) + i) * n->stride + n->column;
 }
 
 static float *sequence_row_at(const block *b, const gru_node *n, size_t i) {
@@ -143,7 +171,7 @@ static size_t rows_of(const block *b, const gru_node *n, size_t t0, size_t t1, f
         return count;
     }
     for (size_t t = t0; t < t1; t++) {
-        for (size_t i = 0; i < active(b, t); i++) {
+        for (size_t i = 0; i < active(b, n, t); i++) {
             rows[count++] = row_at(b, n, i, t);
         }
     }
@@ -162,7 +190,7 @@ static gru_product input_product(const block *b, const gru_node *n, size_t t0, s
         const gru_node *token = &b->model->nodes[n->inputs[0]];
         count = 0;
         for (size_t t = t0; t < t1; t++) {
-            for (size_t i = 0; i < active(b, t); i++) {
+            for (size_t i = 0; i < active(b, n, t); i++) {
                 start[count++] = n->start + token_at(b, token, i, t) * n->start_stride;
             }
         }

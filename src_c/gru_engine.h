@@ -57,8 +57,8 @@ typedef enum gru_result {
     GRU_ERROR_UNSUPPORTED = 5, /* a .gru file of a later version, or one that needs what this build or machine lacks */
     GRU_ERROR_TOKEN = 6,       /* a token that is negative or not below the vocabulary size */
     GRU_ERROR_NOT_CAUSAL = 7,  /* a network that needs later steps cannot be stepped, only run over whole sequences */
-    GRU_ERROR_LENGTH = 8, /* a length above the number of steps, or 0 where a value of the last step is asked for */
-    GRU_ERROR_SCORES = 9  /* scores among which no token can be chosen: gru_generate */
+    GRU_ERROR_LENGTH = 8,      /* a length above the number of steps, or below info.least_steps */
+    GRU_ERROR_SCORES = 9       /* scores among which no token can be chosen: gru_generate */
 } gru_result;
 
 /* A constant English phrase for a result; never NULL. */
@@ -105,8 +105,10 @@ typedef struct gru_info {
     size_t state_nbytes; /* bytes of a state block */
     size_t n_nodes;      /* operations of the program */
     size_t file_nbytes;
+    size_t least_steps; /* of a sequence: 1 or more where a value per sequence is made of steps, else 0 */
     int causal;         /* 1: can be stepped; 0: needs later steps (a reverse layer, a mean ...), only gru_run */
     int per_sequence;   /* 1: one output vector per sequence (of its last step, its mean ...), 0: one per step */
+    int other_steps; /* 1: some values have other steps than the inputs (a stride, say), so that there is no `reset` */
     uint8_t digest[32]; /* SHA-256 of everything that determines a result */
 } gru_info;
 
@@ -119,6 +121,10 @@ GRU_API gru_result gru_get_input(const gru_model *model, size_t i, const char **
 
 /* Output i < n_outputs: its name (owned by the model), its first float in the output vector, its width. */
 GRU_API gru_result gru_get_output(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width);
+
+/* How many output vectors gru_run writes for a sequence of n_steps: n_steps, unless the network has strides, convolutions
+ * without padding and the like; 1 if per_sequence. */
+GRU_API size_t gru_output_steps(const gru_model *model, size_t n_steps);
 
 /* The file's bytes, as mapped or copied; valid until gru_close. */
 GRU_API void gru_get_file(const gru_model *model, const void **bytes, size_t *nbytes);
@@ -170,10 +176,12 @@ typedef struct gru_run_args {
     const float *vectors;  /* [B][T][input_width], or NULL if the model reads tokens alone */
     const int32_t *tokens; /* [B][T][n_tokens], or NULL if it reads none */
     float *const
-        *states;    /* [B] state blocks, all different: before the first step on entry, after the last on return */
-    float *outputs; /* [B][T][output_width]; [B][output_width] if per_sequence */
+        *states; /* [B] state blocks, all different: before the first step on entry, after the last on return */
+    float *
+        outputs; /* [B][gru_output_steps(model, T)][output_width]: T steps, but for a few networks, 1 if per_sequence */
     const size_t *lengths; /* [B], each at most T: steps from there on are padding; NULL: all T */
-    const uint8_t *reset;  /* [B][T], nonzero: a new sequence begins at this step; NULL: nowhere */
+    const uint8_t *reset;  /* [B][T], nonzero: a new sequence begins at this step; NULL: nowhere. Networks some of whose
+                            * values have other steps than the inputs cannot begin anew: GRU_ERROR_ARGUMENT */
     int carry_padding; /* outputs of padding steps: 0: zeros (ONNX, PyTorch), 1: the last valid output again (Keras) */
     gru_team *team;    /* the threads to use; NULL: the calling one alone */
 } gru_run_args;

@@ -54,6 +54,9 @@ typedef struct gru_vectors {
     void (*blend)(const float *z, const float *a, const float *b, float *out, size_t width); /* z a + (1 - z) b */
     void (*norm)(const gru_node *node, const float *a, float *out);
 
+    /* How well a key fits a query: factor times their dot product or, with v, the sum of v tanh(query + key). */
+    float (*score)(const float *query, const float *key, const float *v, float factor, size_t width);
+
     /* Over the steps of a sequence. */
     void (*largest)(const float *a, float *out, size_t width);             /* out = the larger one */
     void (*divide)(float *out, float by, size_t width);                    /* out /= by */

@@ -179,6 +179,15 @@ static void norm(const gru_node *node, const float *a, float *out) {
     }
 }
 
+static float score(const float *query, const float *key, const float *v, float factor, size_t width) {
+    vec total = v_zero();
+    for (size_t i = 0; i < width; i += GRU_LANES) {
+        const int lanes = lanes_of(width, i / GRU_LANES);
+        total = v ? v_fma(AT(v), act_tanh(v_add(AT(query), AT(key))), total) : v_fma(AT(query), AT(key), total);
+    }
+    return v ? v_sum16(total) : factor * v_sum16(total);
+}
+
 /* Largest of a vector, NaN if there is one. */
 static float largest(const float *a, size_t width) {
     vec most = v_set1(-__builtin_inff());
@@ -246,6 +255,7 @@ const gru_vectors NAMED(gru_vectors_) = {
     .affine = affine,
     .blend = blend_vectors,
     .norm = norm,
+    .score = score,
     .largest = largest_of,
     .divide = divide,
     .accumulate = accumulate,

@@ -258,6 +258,10 @@ gru_result gru_get_input(const gru_model *model, size_t i, const char **name, si
     return GRU_OK;
 }
 
+size_t gru_output_steps(const gru_model *model, size_t n_steps) {
+    return model->info.per_sequence ? 1 : gru_axis_steps(&model->axes[model->output_axis], n_steps);
+}
+
 gru_result gru_get_output(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width) {
     if (i >= model->info.n_outputs) {
         return GRU_ERROR_ARGUMENT;

@@ -8,7 +8,8 @@
 #include "schedule.h"
 #include "opcodes.h"
 
-#define GRU_LANES 16 /* outputs of a panel */
+#define GRU_LANES 16     /* outputs of a panel */
+#define GRU_MAX_AXES 256 /* docs/FORMAT.md */
 
 /* A weight matrix in panels (docs/FORMAT.md). data == NULL: there is none, cols is 0. */
 typedef struct gru_matrix {
@@ -45,12 +46,15 @@ enum gru_place {
     GRU_PLACE_OUTPUT,    /* in the caller's output, from float `column` of each row on */
     GRU_PLACE_WORKSPACE, /* in the workspace */
     GRU_PLACE_BEFORE,    /* STATE: where the row of `source` stands for the step before */
-    GRU_PLACE_PART       /* SLICE: where the row of `source` stands, from float `column` on */
+    GRU_PLACE_PART,      /* SLICE: where the row of `source` stands, from float `column` on */
+    GRU_PLACE_SUBSAMPLE, /* where the row of `source` stands for another step */
+    GRU_PLACE_REPEAT     /* where the row of `source` per sequence stands */
 };
 
-/* The network's input, states and slices stand where something else is. */
+/* The network's input, states, slices and values with other steps stand where something else is. */
 static inline int gru_op_has_rows(int op) {
-    return op != GRU_OP_INPUT && op != GRU_OP_TOKENS && op != GRU_OP_STATE && op != GRU_OP_SLICE;
+    return op != GRU_OP_INPUT && op != GRU_OP_TOKENS && op != GRU_OP_STATE && op != GRU_OP_SLICE &&
+           op != GRU_OP_SUBSAMPLE && op != GRU_OP_REPEAT;
 }
 
 /* Operations that make one value per sequence of one per step. */
@@ -58,10 +62,21 @@ static inline int gru_op_ends_sequence(int op) {
     return op == GRU_OP_LAST || op == GRU_OP_FIRST || op == GRU_OP_MEAN || op == GRU_OP_MAX || op == GRU_OP_ATTEND;
 }
 
+/* A time axis: of a sequence of T steps ceil((T - lost) / stride) or none, or always `fixed`, if that is not 0. */
+typedef struct gru_axis { size_t lost, stride, fixed; } gru_axis;
+
+static inline size_t gru_axis_steps(const gru_axis *axis, size_t n_steps) {
+    if (axis->fixed) {
+        return axis->fixed;
+    }
+    return n_steps > axis->lost ? (n_steps - axis->lost - 1) / axis->stride + 1 : 0;
+}
+
 typedef struct gru_node {
     int op;
     const char *name;
     size_t width;
+    size_t axis; /* number of the axis of its steps; 0 is that of the inputs */
     size_t n_inputs;
     const uint32_t *inputs; /* node numbers, in the file */
     gru_act act;            /* of a GRU: the candidate's */
@@ -91,9 +106,10 @@ typedef struct gru_node {
     size_t h_offset;    /* in a state block, in floats */
     const float *h0;    /* the initial value; NULL: zeros */
 
-    /* STATE, SLICE */
+    /* STATE, SLICE, SUBSAMPLE, REPEAT */
     const struct gru_node *source;
-    uint32_t loop_end; /* a loop begins here and goes on before this node; 0: none begins */
+    size_t first, every, dropped; /* SUBSAMPLE, in steps of its source */
+    uint32_t loop_end;            /* a loop begins here and goes on before this node; 0: none begins */
 
     /* WINDOW, in steps */
     size_t taps, dilation, ahead, history;
@@ -101,11 +117,13 @@ typedef struct gru_node {
     /* EMBEDDING */
     const float *rows;
 
-    /* AFFINE, NORM */
-    const float *scale, *shift;
+    /* AFFINE, NORM, ATTENTION */
+    const float *scale, *shift; /* of additive scores: scale; of others it is NULL */
     float epsilon;
+    float factor; /* of dot products */
     int rms;
-    size_t parts;
+    size_t parts;   /* ATTENTION: heads */
+    int looks_back; /* ATTENTION: at keys up to the query's step only */
 
     enum gru_place place;
     size_t column; /* of the value in its row */
@@ -137,6 +155,10 @@ struct gru_model {
     size_t products_nbytes;       /* of all matrices: what a step reads */
     int whole_sequences;          /* a block must be a whole sequence */
     int attends;
+    int in_order; /* steps may need values per sequence: these are not left to the end */
+
+    gru_axis axes[GRU_MAX_AXES];
+    size_t n_axes, output_axis;
 
     gru_schedule step_schedule; /* of one step of one stream */
 

@@ -36,7 +36,7 @@ static const float *hidden_before(const block *b, const gru_node *n, size_t i, s
     if (!n->reverse) {
         return row_before(b, n, n, i, t);
     }
-    if (first_step(b) + t + 1 == length_of(b, i)) {
+    if (first_step(b) + t + 1 == length_of(b, n, i)) {
         return state_of(b, i) + n->h_offset;
     }
     return is_reset(b, i, t + 1) ? n->h0 : row_at(b, n, i, t + 1);
@@ -45,7 +45,7 @@ static const float *hidden_before(const block *b, const gru_node *n, size_t i, s
 /* One step t of all active streams, from the sums of the input half that `mx` describes. */
 static void gru_step_rows(const block *b, const gru_node *n, size_t t, const gru_product *mx) {
     const gru_kernels *k = b->kernels;
-    const size_t n_rows = active(b, t), p0 = first_panel(b, &n->u), p1 = end_panel(b, &n->u);
+    const size_t n_rows = active(b, n, t), p0 = first_panel(b, &n->u), p1 = end_panel(b, &n->u);
     const float **h = ROWS(b, const float *, h), **h_start = ROWS(b, const float *, h_start);
     float **out = ROWS(b, float *, out), **sh = ROWS(b, float *, sh);
     const int prepared = b->prepared && t == 0 && !n->reverse;
@@ -89,10 +89,10 @@ static void gru_step_rows(const block *b, const gru_node *n, size_t t, const gru
  * doing several steps at once; all others get finished sums. */
 static void gru_steps(const block *b, const gru_node *n, size_t t0, size_t t1) {
     gru_product mx = input_product(b, n, t0, t1);
-    quantise(b->kernels, &mx, first_row(b, t1) - first_row(b, t0), ROWS(b, unsigned char, quantised_x));
+    quantise(b->kernels, &mx, first_row(b, n, t1) - first_row(b, n, t0), ROWS(b, unsigned char, quantised_x));
     if (!n->fused || (mx.cols && t1 - t0 > 1 && streams(b) < HOIST_BELOW_STREAMS)) {
         float **hoisted = ROWS(b, float *, hoisted);
-        const size_t n_rows = first_row(b, t1) - first_row(b, t0);
+        const size_t n_rows = first_row(b, n, t1) - first_row(b, n, t0);
         for (size_t r = 0; r < n_rows; r++) {
             hoisted[r] = FLOATS(b, sums_x) + r * b->model->sums_x_width;
         }
@@ -101,7 +101,7 @@ static void gru_steps(const block *b, const gru_node *n, size_t t0, size_t t1) {
     }
     for (size_t s = t0; s < t1; s++) {
         const size_t t = n->reverse ? t1 - 1 - (s - t0) : s;
-        const gru_product at = skip_rows(mx, first_row(b, t) - first_row(b, t0));
+        const gru_product at = skip_rows(mx, first_row(b, n, t) - first_row(b, n, t0));
         gru_step_rows(b, n, t, &at);
         meet(b); /* the next step needs all of h' */
     }
@@ -115,9 +115,9 @@ static void run_gru(const block *b, const gru_node *n, size_t t0, size_t t1) {
     }
 }
 
-/* Steps of stream i in this block. */
-static size_t steps_of(const block *b, size_t i) {
-    return ONE_ROW ? 1 : smaller(length_of(b, i), first_step(b) + steps(b)) - first_step(b);
+/* Steps of stream i in this block, of the values of node n. */
+static size_t steps_of(const block *b, const gru_node *n, size_t i) {
+    return ONE_ROW ? 1 : smaller(length_of(b, n, i), first_step(b) + steps(b, n)) - first_step(b);
 }
 
 /* Whether stream i starts anew at one of the steps (first, last] of the block. */
@@ -141,7 +141,7 @@ static const float *window_row(const block *b, const gru_node *n, size_t i, size
     const gru_node *a = &b->model->nodes[n->inputs[0]];
     if (before <= t + behind) {
         const size_t s = t + behind - before;
-        const int outside = first_step(b) + s >= length_of(b, i);
+        const int outside = first_step(b) + s >= length_of(b, n, i);
         return outside || is_reset_between(b, i, smaller(s, t), s < t ? t : s) ? NULL : row_at(b, a, i, s);
     }
     const size_t back = before - t - behind; /* steps before the block */
@@ -154,7 +154,7 @@ static const float *window_row(const block *b, const gru_node *n, size_t i, size
 static void run_window(const block *b, const gru_node *n, size_t t0, size_t t1) {
     const size_t width = b->model->nodes[n->inputs[0]].width;
     for (size_t t = t0; t < t1; t++) {
-        for (size_t i = 0; i < active(b, t); i++) {
+        for (size_t i = 0; i < active(b, n, t); i++) {
             float *out = row_at(b, n, i, t);
             for (size_t tap = 0; tap < n->taps; tap++) {
                 const float *in = window_row(b, n, i, t, (n->taps - 1 - tap) * n->dilation, n->ahead);
@@ -172,7 +172,7 @@ static void run_window(const block *b, const gru_node *n, size_t t0, size_t t1) 
 static void keep_history(const block *b, const gru_node *n, size_t i) {
     const gru_node *a = &b->model->nodes[n->inputs[0]];
     float *ring = state_of(b, i) + n->h_offset;
-    const size_t n_steps = steps_of(b, i), first = n_steps > n->history ? n_steps - n->history : 0;
+    const size_t n_steps = steps_of(b, n, i), first = n_steps > n->history ? n_steps - n->history : 0;
     if (is_reset(b, i, 0) || is_reset_between(b, i, 0, n_steps - 1)) {
         memset(ring, 0, (GRU_STATE_HEADER_FLOATS + n->state_width) * sizeof(float));
     }
@@ -197,11 +197,11 @@ static void keep_states(const block *b) {
         if (!n->state_width || (n->op == GRU_OP_WINDOW) != (j < n_nodes)) {
             continue;
         }
-        for (size_t i = member(b); i < active(b, 0); i += members(b)) {
+        for (size_t i = member(b); steps(b, n) && i < active(b, n, 0); i += members(b)) {
             if (n->op == GRU_OP_WINDOW) {
                 keep_history(b, n, i);
             } else {
-                const float *last = row_at(b, source, i, n->reverse ? 0 : steps_of(b, i) - 1);
+                const float *last = row_at(b, source, i, n->reverse ? 0 : steps_of(b, n, i) - 1);
                 memcpy(state_of(b, i) + n->h_offset, last, n->width * sizeof(float));
             }
         }
@@ -213,9 +213,9 @@ static void keep_states(const block *b) {
 /* Copies the value of the last (or first) step, for the streams for which it is in this block. */
 static void run_last(const block *b, const gru_node *n) {
     const gru_node *a = &b->model->nodes[n->inputs[0]];
-    for (size_t i = 0; i < active(b, 0); i++) {
-        const size_t step = n->op == GRU_OP_FIRST ? 0 : length_of(b, i) - 1;
-        if (step >= first_step(b) && step < first_step(b) + steps(b)) {
+    for (size_t i = 0; i < active(b, a, 0); i++) {
+        const size_t step = n->op == GRU_OP_FIRST ? 0 : length_of(b, a, i) - 1;
+        if (step >= first_step(b) && step < first_step(b) + steps(b, a)) {
             memcpy(sequence_row_at(b, n, i), row_at(b, a, i, step - first_step(b)), n->width * sizeof(float));
         }
     }
@@ -225,9 +225,9 @@ static void run_last(const block *b, const gru_node *n) {
 static void run_pooling(const block *b, const gru_node *n) {
     const gru_vectors *k = b->kernels->vectors;
     const gru_node *a = &b->model->nodes[n->inputs[0]];
-    for (size_t i = 0; i < active(b, 0); i++) {
+    for (size_t i = 0; i < active(b, a, 0); i++) {
         float *out = sequence_row_at(b, n, i);
-        for (size_t t = 0; t < steps_of(b, i); t++) {
+        for (size_t t = 0; t < steps_of(b, a, i); t++) {
             const float *in = row_at(b, a, i, t);
             if (first_step(b) + t == 0) {
                 memcpy(out, in, n->width * sizeof(float));
@@ -237,8 +237,8 @@ static void run_pooling(const block *b, const gru_node *n) {
                 k->add(out, in, 0, out, n->width);
             }
         }
-        if (n->op == GRU_OP_MEAN && first_step(b) + steps_of(b, i) == length_of(b, i)) {
-            k->divide(out, (float)length_of(b, i), n->width);
+        if (n->op == GRU_OP_MEAN && first_step(b) + steps_of(b, a, i) == length_of(b, a, i)) {
+            k->divide(out, (float)length_of(b, a, i), n->width);
         }
     }
 }
@@ -250,16 +250,45 @@ static void run_attend(const block *b, const gru_node *n) {
     const size_t width = n->width / scores->width;
     const gru_act softmax = {GRU_ACT_SOFTMAX, 0, 0};
     float *weights = FLOATS(b, weights);
-    for (size_t i = 0; i < active(b, 0); i++) {
+    for (size_t i = 0; i < active(b, values, 0); i++) {
         float *out = sequence_row_at(b, n, i);
         memset(out, 0, n->width * sizeof(float));
         for (size_t s = 0; s < scores->width; s++) {
-            for (size_t t = 0; t < steps_of(b, i); t++) {
+            for (size_t t = 0; t < steps_of(b, values, i); t++) {
                 weights[t] = row_at(b, scores, i, t)[s];
             }
-            k->activation(softmax, weights, weights, steps_of(b, i));
-            for (size_t t = 0; t < steps_of(b, i); t++) {
+            k->activation(softmax, weights, weights, steps_of(b, values, i));
+            for (size_t t = 0; t < steps_of(b, values, i); t++) {
                 k->accumulate(weights[t], row_at(b, values, i, t) + s * width, out + s * width, width);
+            }
+        }
+    }
+}
+
+/* The same with scores of their own for each step of the query, of the products of its parts with those of the keys. */
+static void run_attention(const block *b, const gru_node *n, size_t t0, size_t t1) {
+    const gru_vectors *k = b->kernels->vectors;
+    const gru_node *nodes = b->model->nodes;
+    const gru_node *query = &nodes[n->inputs[0]], *keys = &nodes[n->inputs[1]], *values = &nodes[n->inputs[2]];
+    const size_t key_width = keys->width / n->parts, width = n->width / n->parts;
+    const gru_act softmax = {GRU_ACT_SOFTMAX, 0, 0};
+    float *weights = FLOATS(b, weights);
+    for (size_t t = t0; t < t1; t++) {
+        for (size_t i = 0; i < active(b, n, t); i++) {
+            const size_t n_keys = n->looks_back ? t + 1 : steps_of(b, keys, i);
+            const float *q = row_at(b, query, i, t);
+            float *out = row_at(b, n, i, t);
+            memset(out, 0, n->width * sizeof(float));
+            for (size_t head = 0; head < n->parts; head++) {
+                const size_t first = head * key_width, column = head * width;
+                const float *v = n->scale ? n->scale + first : NULL;
+                for (size_t s = 0; s < n_keys; s++) {
+                    weights[s] = k->score(q + first, row_at(b, keys, i, s) + first, v, n->factor, key_width);
+                }
+                k->activation(softmax, weights, weights, n_keys);
+                for (size_t s = 0; s < n_keys; s++) {
+                    k->accumulate(weights[s], row_at(b, values, i, s) + column, out + column, width);
+                }
             }
         }
     }
@@ -283,7 +312,7 @@ static void run_row(const block *b, const gru_node *n, float *const *in, float *
 static void run_rows(const block *b, const gru_node *n, size_t t0, size_t t1) {
     const gru_node *nodes = b->model->nodes;
     for (size_t t = t0; t < t1; t++) {
-        const size_t n_rows = n->per_sequence ? streams(b) : active(b, t);
+        const size_t n_rows = n->per_sequence ? streams(b) : active(b, n, t);
         for (size_t i = 0; i < n_rows; i++) {
             float *in[3] = {NULL, NULL, NULL};
             for (size_t j = 0; j < n->n_inputs; j++) {
@@ -297,7 +326,7 @@ static void run_rows(const block *b, const gru_node *n, size_t t0, size_t t1) {
 /* Copies rows of `a` to where rows of `n` stand, from float `column` of it on. */
 static void copy_rows(const block *b, const gru_node *a, const gru_node *n, size_t column, size_t t0, size_t t1) {
     for (size_t t = t0; t < t1; t++) {
-        const size_t n_rows = n->per_sequence ? streams(b) : active(b, t);
+        const size_t n_rows = n->per_sequence ? streams(b) : active(b, n, t);
         for (size_t i = 0; i < n_rows; i++) {
             memcpy(any_row_at(b, n, i, t) + column, any_row_at(b, a, i, t), a->width * sizeof(float));
         }
@@ -321,7 +350,7 @@ static void run_concat(const block *b, const gru_node *n, size_t t0, size_t t1) 
 static void run_embedding(const block *b, const gru_node *n, size_t t0, size_t t1) {
     const gru_node *token = &b->model->nodes[n->inputs[0]];
     for (size_t t = t0; t < t1; t++) {
-        for (size_t i = 0; i < active(b, t); i++) {
+        for (size_t i = 0; i < active(b, n, t); i++) {
             memcpy(row_at(b, n, i, t), n->rows + token_at(b, token, i, t) * n->width, n->width * sizeof(float));
         }
     }
@@ -348,6 +377,7 @@ static void run_node(const block *b, const gru_node *n, size_t t0, size_t t1) {
         case GRU_OP_MEAN:
         case GRU_OP_MAX: run_pooling(b, n); break;
         case GRU_OP_ATTEND: run_attend(b, n); break;
+        case GRU_OP_ATTENTION: run_attention(b, n, t0, t1); break;
         default: run_rows(b, n, t0, t1); break;
         }
     }
@@ -358,7 +388,7 @@ static void run_node(const block *b, const gru_node *n, size_t t0, size_t t1) {
 static size_t run_loop(const block *b, size_t first) {
     const gru_node *nodes = b->model->nodes;
     const size_t end = nodes[first].loop_end;
-    for (size_t t = 0; t < steps(b); t++) {
+    for (size_t t = 0; t < steps(b, &nodes[first]); t++) {
         for (size_t i = first; i < end; i++) {
             run_node(b, &nodes[i], t, t + 1);
         }
@@ -367,16 +397,17 @@ static size_t run_loop(const block *b, size_t first) {
 }
 
 /* Outputs that are not written where they are computed. */
-static void copy_outputs(const block *b, size_t n_steps) {
+static void copy_outputs(const block *b) {
     const gru_model *m = b->model;
     for (size_t i = 0; i < m->info.n_outputs && member(b) == 0; i++) {
         const gru_output *o = &m->outputs[i];
         if (o->copied) {
             const gru_node to = {.place = GRU_PLACE_OUTPUT,
+                                 .axis = m->output_axis,
                                  .stride = m->info.output_width,
                                  .column = o->first,
                                  .per_sequence = m->info.per_sequence};
-            copy_rows(b, &m->nodes[o->node], &to, 0, 0, n_steps);
+            copy_rows(b, &m->nodes[o->node], &to, 0, 0, to.per_sequence ? 1 : steps(b, &to));
         }
     }
 }
@@ -390,27 +421,29 @@ static void run_steps(const block *b) {
             continue;
         }
         if (!nodes[i].per_sequence || gru_op_ends_sequence(nodes[i].op)) {
-            run_node(b, &nodes[i], 0, steps(b));
+            run_node(b, &nodes[i], 0, steps(b, &nodes[i]));
+        } else if (b->model->in_order) {
+            run_node(b, &nodes[i], 0, 1);
         }
         i++;
     }
     if (!b->model->info.per_sequence) {
-        copy_outputs(b, steps(b));
+        copy_outputs(b);
     }
     meet(b); /* an output may be the state before the block */
     keep_states(b);
     meet(b);
 }
 
-/* All nodes that work on a value per sequence, behind the last block. */
+/* All nodes that work on a value per sequence, behind the last block, unless steps needed them. */
 static void run_sequences(const block *b) {
     const gru_node *nodes = b->model->nodes;
     for (size_t i = 0; i < b->model->info.n_nodes; i++) {
-        if (nodes[i].per_sequence && !gru_op_ends_sequence(nodes[i].op)) {
+        if (nodes[i].per_sequence && !gru_op_ends_sequence(nodes[i].op) && !b->model->in_order) {
             run_node(b, &nodes[i], 0, 1);
         }
     }
     if (b->model->info.per_sequence) {
-        copy_outputs(b, 1);
+        copy_outputs(b);
     }
 }

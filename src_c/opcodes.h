@@ -25,7 +25,10 @@ enum gru_op {
     GRU_OP_MEAN = 18,
     GRU_OP_MAX = 19,
     GRU_OP_ATTEND = 20,
-    GRU_OPS = 21
+    GRU_OP_SUBSAMPLE = 21,
+    GRU_OP_REPEAT = 22,
+    GRU_OP_ATTENTION = 23,
+    GRU_OPS = 24
 };
 
 enum gru_activation {

@@ -26,9 +26,11 @@ static void place_values(gru_model *model) {
     for (size_t i = model->info.n_nodes; i-- > 0;) {
         gru_node *n = &nodes[i];
         if (!gru_op_has_rows(n->op)) { /* it stands where something else is */
-            n->place = n->op == GRU_OP_STATE   ? GRU_PLACE_BEFORE
-                       : n->op == GRU_OP_SLICE ? GRU_PLACE_PART
-                                               : GRU_PLACE_INPUT;
+            n->place = n->op == GRU_OP_STATE       ? GRU_PLACE_BEFORE
+                       : n->op == GRU_OP_SLICE     ? GRU_PLACE_PART
+                       : n->op == GRU_OP_SUBSAMPLE ? GRU_PLACE_SUBSAMPLE
+                       : n->op == GRU_OP_REPEAT    ? GRU_PLACE_REPEAT
+                                                   : GRU_PLACE_INPUT;
             n->stride = n->op == GRU_OP_TOKENS ? model->info.n_tokens : model->info.input_width;
             continue;
         }
@@ -88,14 +90,24 @@ void gru_model_plan(gru_model *model, size_t n_outputs) {
     gru_info *info = &model->info;
     info->output_width = model->outputs[n_outputs - 1].first + model->outputs[n_outputs - 1].width;
     info->per_sequence = model->nodes[model->outputs[0].node].per_sequence;
+    info->other_steps = model->n_axes > 1;
+    model->output_axis = model->nodes[model->outputs[0].node].axis;
     info->causal = 1;
     for (size_t i = 0; i < info->n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
-        if (n->reverse || n->ahead || (gru_op_ends_sequence(n->op) && n->op != GRU_OP_LAST)) {
+        const int other_steps =
+            n->op == GRU_OP_SUBSAMPLE || n->op == GRU_OP_REPEAT || n->op == GRU_OP_ATTENTION || n->axis;
+        if (n->reverse || n->ahead || other_steps || (gru_op_ends_sequence(n->op) && n->op != GRU_OP_LAST)) {
             info->causal = 0;
         }
-        model->attends |= n->op == GRU_OP_ATTEND;
-        model->whole_sequences |= n->reverse || n->ahead || model->attends;
+        model->in_order |= n->op == GRU_OP_REPEAT;
+        model->attends |= n->op == GRU_OP_ATTEND || n->op == GRU_OP_ATTENTION;
+        model->whole_sequences |= n->reverse || n->ahead || other_steps || model->attends;
+        if (gru_op_ends_sequence(n->op) || n->op == GRU_OP_ATTENTION) { /* of no steps there is no value */
+            const size_t keys = n->inputs[n->op == GRU_OP_ATTENTION];
+            const gru_axis *axis = &model->axes[model->nodes[keys].axis];
+            info->least_steps = larger(info->least_steps, axis->fixed ? 0 : axis->lost + 1);
+        }
         model->products_nbytes += matrix_nbytes(&n->w) + matrix_nbytes(&n->u) + matrix_nbytes(&n->u_n);
         model->quantised_w_nbytes = larger(model->quantised_w_nbytes, quantised_nbytes(&n->w));
         model->quantised_u_nbytes = larger(model->quantised_u_nbytes, quantised_nbytes(&n->u));

@@ -183,6 +183,91 @@ static gru_result take_slice(reader *in, uint32_t node, gru_node *n, const unsig
     return GRU_OK;
 }
 
+static gru_result take_subsample(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
+    n->first = parameter(r, 0);
+    n->every = parameter(r, 1);
+    n->dropped = parameter(r, 2);
+    n->source = &in->model->nodes[n->inputs[0]];
+    if (n->first > MAX_SPAN || !n->every || n->every > MAX_SPAN || n->dropped > MAX_SPAN) {
+        return bad(in, "node %u: every %zu steps from %zu on, %zu dropped: expected 1 to %u, and 0 to %u", node,
+                   n->every, n->first, n->dropped, MAX_SPAN, MAX_SPAN);
+    }
+    return GRU_OK;
+}
+
+static gru_result take_attention(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
+    const gru_node *nodes = in->model->nodes;
+    const size_t key_width = nodes[n->inputs[1]].width;
+    const uint32_t additive = parameter(r, 0), heads = parameter(r, 1), looks_back = parameter(r, 2);
+    n->factor = f32_at(r + 28);
+    n->parts = heads;
+    n->looks_back = looks_back == 1;
+    if (additive > 1 || looks_back > 1 || !isfinite(n->factor) || (additive && !(n->factor == 1)) || !heads ||
+        n->width % heads || key_width % heads) {
+        return bad(in,
+                   "node %u: kind %u, %u heads of widths %zu and %zu, %u, factor %g: not an attention of this format",
+                   node, additive, heads, key_width, n->width, looks_back, (double)n->factor);
+    }
+    return additive ? take_floats(in, node, 0, "v", GRU_LAYOUT_PLAIN, 1, key_width, 1, &n->scale) : GRU_OK;
+}
+
+/* The number of an axis, which is a new one if it is not known yet. */
+static gru_result take_axis(reader *in, uint32_t node, const gru_axis *axis, size_t *number) {
+    gru_model *m = in->model;
+    for (size_t i = 0; i < m->n_axes; i++) {
+        const gru_axis *known = &m->axes[i];
+        if (known->lost == axis->lost && known->stride == axis->stride && known->fixed == axis->fixed) {
+            *number = i;
+            return GRU_OK;
+        }
+    }
+    if (axis->lost > MAX_LOST || axis->stride > MAX_LOST || m->n_axes == GRU_MAX_AXES) {
+        return bad(in, "node %u: a time axis that lacks %zu steps and has every %zu of the others, after %zu axes",
+                   node, axis->lost, axis->stride, m->n_axes);
+    }
+    m->axes[m->n_axes] = *axis;
+    *number = m->n_axes++;
+    return GRU_OK;
+}
+
+/* The axis of a node's steps, from those of its inputs. */
+static gru_result take_steps(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
+    const gru_node *nodes = in->model->nodes;
+    const gru_node *of = n->n_inputs ? &nodes[n->inputs[n->op == GRU_OP_REPEAT && n->n_inputs > 1]] : NULL;
+    n->axis = of && !n->per_sequence ? of->axis : 0;
+    if (n->op == GRU_OP_REPEAT) {
+        const uint32_t steps = parameter(r, 0);
+        n->source = &nodes[n->inputs[0]];
+        if ((steps == 0) != (n->n_inputs == 2) || steps > MAX_SPAN) {
+            return bad(in, "node %u: %u steps of %zu inputs", node, steps, n->n_inputs);
+        }
+        return steps ? take_axis(in, node, &(gru_axis){.fixed = steps, .stride = 1}, &n->axis) : GRU_OK;
+    }
+    if (n->op == GRU_OP_SUBSAMPLE) {
+        TRY(take_subsample(in, node, n, r));
+        const gru_axis here = {.lost = n->first + n->dropped, .stride = n->every};
+        gru_axis axis = in->model->axes[n->axis];
+        if (axis.fixed) {
+            axis.fixed = gru_axis_steps(&here, axis.fixed);
+            if (!axis.fixed) {
+                return bad(in, "node %u: no step is left of %zu", node, in->model->axes[n->axis].fixed);
+            }
+        } else { /* all are below 2^29 */
+            axis.lost += axis.stride * here.lost;
+            axis.stride *= here.stride;
+        }
+        return take_axis(in, node, &axis, &n->axis);
+    }
+    const size_t apart = n->op == GRU_OP_ATTENTION && !parameter(r, 2);
+    for (size_t i = 0; i < n->n_inputs; i++) {
+        const gru_node *a = &nodes[n->inputs[i]], *with = &nodes[n->inputs[i < apart ? i : apart]];
+        if (a->axis != with->axis) {
+            return bad(in, "node %u: inputs with different numbers of steps", node);
+        }
+    }
+    return GRU_OK;
+}
+
 /* The source of a STATE is a later node, which is checked when that has been read. */
 static gru_result take_state(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
     const uint32_t source = parameter(r, 0);
@@ -229,6 +314,7 @@ static unsigned allowed_slots(const gru_node *n) {
     switch (n->op) {
     case GRU_OP_EMBEDDING:
     case GRU_OP_STATE: return 1u;
+    case GRU_OP_ATTENTION: return n->scale ? 1u : 0;
     case GRU_OP_AFFINE:
     case GRU_OP_NORM: return 3u;
     case GRU_OP_DENSE: return start | matrix;
@@ -243,8 +329,11 @@ static unsigned n_parameters(int op) {
     case GRU_OP_INPUT:
     case GRU_OP_TOKENS:
     case GRU_OP_STATE:
+    case GRU_OP_REPEAT:
     case GRU_OP_SLICE: return 1;
     case GRU_OP_NORM: return 2;
+    case GRU_OP_SUBSAMPLE:
+    case GRU_OP_ATTENTION:
     case GRU_OP_WINDOW: return 3;
     default: return 0;
     }
@@ -256,7 +345,8 @@ static gru_result check_unused(reader *in, uint32_t node, const gru_node *n, con
     const unsigned parameters = n_parameters(n->op);
     int ok = u32_at(r + 16) == 0 && all_zero(r + 60, 4) && all_zero(r + 96 + 4 * parameters, 32 - 4 * parameters) &&
              (has_act || (all_zero(r + 24, 4) && all_zero(r + 32, 4))) &&
-             (has_act || n->op == GRU_OP_NORM || all_zero(r + 28, 4)) && (n->op == GRU_OP_GRU || all_zero(r + 36, 24));
+             (has_act || n->op == GRU_OP_NORM || n->op == GRU_OP_ATTENTION || all_zero(r + 28, 4)) &&
+             (n->op == GRU_OP_GRU || all_zero(r + 36, 24));
     for (unsigned slot = 0; slot < 8; slot++) {
         ok = ok && ((allowed_slots(n) >> slot & 1) || u32_at(r + 64 + 4 * slot) == NONE);
     }
@@ -271,9 +361,10 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
     } arity[] = {[GRU_OP_EMBEDDING] = {1, 1}, [GRU_OP_DENSE] = {1, 2},      [GRU_OP_GRU] = {1, 2},
                  [GRU_OP_CONCAT] = {2, 1024}, [GRU_OP_ADD] = {2, 2},        [GRU_OP_MULTIPLY] = {2, 2},
                  [GRU_OP_AFFINE] = {1, 1},    [GRU_OP_ACTIVATION] = {1, 1}, [GRU_OP_LAST] = {1, 1},
-                 [GRU_OP_FIRST] = {1, 1},     [GRU_OP_STATE] = {0, 0},      [GRU_OP_BLEND] = {3, 3},
+                 [GRU_OP_FIRST] = {1, 1},     [GRU_OP_STATE] = {0, 1},      [GRU_OP_BLEND] = {3, 3},
                  [GRU_OP_SLICE] = {1, 1},     [GRU_OP_WINDOW] = {1, 1},     [GRU_OP_NORM] = {1, 1},
-                 [GRU_OP_MEAN] = {1, 1},      [GRU_OP_MAX] = {1, 1},        [GRU_OP_ATTEND] = {2, 2}};
+                 [GRU_OP_MEAN] = {1, 1},      [GRU_OP_MAX] = {1, 1},        [GRU_OP_ATTEND] = {2, 2},
+                 [GRU_OP_SUBSAMPLE] = {1, 1}, [GRU_OP_REPEAT] = {1, 2},     [GRU_OP_ATTENTION] = {3, 3}};
     if (n->n_inputs < arity[n->op].least || n->n_inputs > arity[n->op].most) {
         return bad(in, "node %u: operation %d has %zu inputs, expected %u to %u", node, n->op, n->n_inputs,
                    arity[n->op].least, arity[n->op].most);
@@ -290,8 +381,14 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
         }
         n_per_sequence += a->per_sequence;
     }
-    const int step_only =
-        n->op == GRU_OP_EMBEDDING || n->op == GRU_OP_GRU || n->op == GRU_OP_WINDOW || gru_op_ends_sequence(n->op);
+    if (n->op == GRU_OP_REPEAT) {
+        return nodes[n->inputs[0]].per_sequence && n_per_sequence == 1
+                   ? GRU_OK
+                   : bad(in, "node %u repeats what is not one value per sequence", node);
+    }
+    const int step_only = n->op == GRU_OP_EMBEDDING || n->op == GRU_OP_GRU || n->op == GRU_OP_WINDOW ||
+                          n->op == GRU_OP_SUBSAMPLE || n->op == GRU_OP_STATE || n->op == GRU_OP_ATTENTION ||
+                          gru_op_ends_sequence(n->op);
     if (n_per_sequence && (step_only || (size_t)n_per_sequence != n->n_inputs)) {
         return bad(
             in, "node %u reads a value per sequence together with one per step, or where only one per step can be read",
@@ -329,6 +426,13 @@ static gru_result check_widths(reader *in, uint32_t node, const gru_node *n) {
                        nodes[n->inputs[0]].width, nodes[n->inputs[1]].width);
         }
         break;
+    case GRU_OP_ATTENTION:
+        expected = nodes[n->inputs[2]].width;
+        if (nodes[n->inputs[0]].width != nodes[n->inputs[1]].width) {
+            return bad(in, "node %u: a query of width %zu for keys of width %zu, expected the same", node,
+                       nodes[n->inputs[0]].width, nodes[n->inputs[1]].width);
+        }
+        break;
     case GRU_OP_WINDOW: expected = (uint64_t)n->taps * nodes[n->inputs[0]].width; break;
     case GRU_OP_AFFINE:
     case GRU_OP_ACTIVATION:
@@ -336,6 +440,8 @@ static gru_result check_widths(reader *in, uint32_t node, const gru_node *n) {
     case GRU_OP_FIRST:
     case GRU_OP_NORM:
     case GRU_OP_MEAN:
+    case GRU_OP_SUBSAMPLE:
+    case GRU_OP_REPEAT:
     case GRU_OP_MAX: expected = nodes[n->inputs[0]].width; break;
     default: break;
     }
@@ -350,10 +456,8 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
     uint32_t op = u32_at(r), width = u32_at(r + 4), first = u32_at(r + 8), count = u32_at(r + 12);
     const int may_be_input = node == in->model->info.n_inputs; /* behind none that is not */
     if (op < GRU_OP_INPUT || op >= GRU_OPS || (op <= GRU_OP_TOKENS ? !may_be_input : node == 0)) {
-        return bad(in, "node %u has operation %u, expected %s", node, op,
-                   node == 0      ? "1 or 2: the network's input"
-                   : may_be_input ? "1 to 20"
-                                  : "3 to 20");
+        return bad(in, "node %u has operation %u, expected %d to %d", node, op, may_be_input ? 1 : 3,
+                   node ? GRU_OPS - 1 : 2);
     }
     if (!width || width > (op == GRU_OP_TOKENS ? MAX_DIMENSION : MAX_WIDTH)) {
         return bad(in, "node %u has width %u, expected 1 to %u", node, width,
@@ -383,6 +487,7 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
         return check_unused(in, node, n, r);
     }
     TRY(check_inputs(in, node, n));
+    TRY(take_steps(in, node, n, r));
     if (op == GRU_OP_WINDOW) {
         TRY(take_window(in, node, n, r));
     }
@@ -405,13 +510,17 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
     case GRU_OP_STATE: TRY(take_state(in, node, n, r)); break;
     case GRU_OP_SLICE: TRY(take_slice(in, node, n, r)); break;
     case GRU_OP_NORM: TRY(take_norm(in, node, n, r)); break;
+    case GRU_OP_ATTENTION: TRY(take_attention(in, node, n, r)); break;
     default: break;
     }
     return check_unused(in, node, n, r);
 }
 
 /* Whether an operation can stand in a loop, which goes step by step. */
-static int may_loop(const gru_node *n) { return !n->per_sequence && !n->reverse && !n->ahead; }
+static int may_loop(const gru_node *n) {
+    return !n->per_sequence && !n->reverse && !n->ahead && n->op != GRU_OP_SUBSAMPLE && n->op != GRU_OP_REPEAT &&
+           n->op != GRU_OP_ATTENTION;
+}
 
 /* The sources of states; and loops, from a STATE to its source, those that overlap made one. */
 static gru_result take_loops(reader *in) {
@@ -430,7 +539,7 @@ static gru_result take_loops(reader *in) {
                 continue;
             }
             if (source->op <= GRU_OP_TOKENS || source->op == GRU_OP_STATE || source->op == GRU_OP_SLICE ||
-                source->width != n->width) {
+                source->width != n->width || source->axis != n->axis) {
                 return bad(in, "node %u: its source, node %u, has operation %d and width %zu; it cannot be its state",
                            j, (unsigned)(source - nodes), source->op, source->width);
             }
@@ -473,6 +582,9 @@ static gru_result take_outputs(reader *in) {
         if (n->per_sequence != model->nodes[model->outputs[0].node].per_sequence) {
             return bad(in, "output %u is %s, the first one is not", i, n->per_sequence ? "per sequence" : "per step");
         }
+        if (n->axis != model->nodes[model->outputs[0].node].axis) {
+            return bad(in, "output %u has another number of steps than the first one", i);
+        }
         for (uint32_t j = 0; j < i; j++) {
             if (strcmp(model->outputs[j].name, o->name) == 0) {
                 return bad(in, "outputs %u and %u have the same name", j, i);
@@ -490,6 +602,8 @@ gru_result gru_read_program(reader *in) {
         snprintf(in->message, GRU_MESSAGE_NBYTES, "out of memory");
         return GRU_ERROR_MEMORY;
     }
+    model->axes[0].stride = 1; /* that of the inputs */
+    model->n_axes = 1;
     uint32_t next_edge = 0;
     for (uint32_t i = 0; i < in->n_nodes; i++) {
         TRY(take_node(in, i, &next_edge));

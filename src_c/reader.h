@@ -18,6 +18,7 @@
 #define MAX_INPUTS 4096u
 #define MAX_DIMENSION (1u << 28)
 #define MAX_SPAN (1u << 20)      /* steps from the first to the last of a window */
+#define MAX_LOST (1u << 28)      /* steps that an axis lacks, and between its steps */
 #define MAX_INT8_COLS (1u << 17) /* so that sums of products of two int8 stay below 2^31 */
 
 enum section { TENSORS, NODES, EDGES, OUTPUTS, STRINGS, PAYLOAD, METADATA, GOLDEN, N_SECTIONS };

@@ -19,9 +19,9 @@
 /* ------------------------------------------------------------------------------------------------ a group */
 
 static void pad_outputs(const block *b) {
-    const size_t width = b->model->info.output_width, n_steps = b->args->n_steps;
+    const size_t width = b->model->info.output_width, n_steps = b->output_steps;
     for (size_t i = 0; i < b->n_streams; i++) {
-        const size_t length = length_of(b, i);
+        const size_t length = axis_length(b, b->model->output_axis, i);
         float *rows = b->args->outputs + b->order[i] * n_steps * width;
         for (size_t t = length; t < n_steps; t++) {
             if (b->args->carry_padding && length) {
@@ -41,38 +41,50 @@ static int all_prepared(const block *b) {
     return prepared;
 }
 
-static void run_group(block *b) {
-    size_t *n_active = ROWS(b, size_t, n_active), *first_row = ROWS(b, size_t, first_row);
-    size_t active = b->n_streams;
-    b->n_active = n_active;
-    b->first_row = first_row;
-    b->prepared = all_prepared(b);
-    for (b->first_step = 0; b->first_step < b->args->n_steps; b->first_step += b->n_steps) {
-        size_t row = 0;
-        for (b->n_steps = 0; b->n_steps < smaller(b->l->block_steps, b->args->n_steps - b->first_step); b->n_steps++) {
-            while (active && length_of(b, active - 1) <= b->first_step + b->n_steps) {
-                active--;
-            }
-            if (!active) {
-                break;
-            }
-            n_active[b->n_steps] = active;
-            first_row[b->n_steps] = row;
-            row += active;
+/* The steps from the block's first one on that some stream has, `most` of them at most, on one time axis. */
+static void lay_out(const block *b, shape *s, size_t axis, size_t most) {
+    size_t row = 0, active = b->n_streams;
+    for (s->n_steps = 0; s->n_steps < most; s->n_steps++) {
+        while (active && axis_length(b, axis, active - 1) <= b->first_step + s->n_steps) {
+            active--;
         }
-        if (!b->n_steps) {
+        if (!active) {
             break;
         }
-        first_row[b->n_steps] = row;
+        s->n_active[s->n_steps] = active;
+        s->first_row[s->n_steps] = row;
+        row += active;
+    }
+    s->first_row[s->n_steps] = row;
+}
+
+static void run_group(block *b) {
+    const gru_model *m = b->model;
+    b->shapes = ROWS(b, shape, shapes);
+    for (size_t axis = 0; axis < m->n_axes; axis++) {
+        const size_t at = axis * (b->l->most_steps + 1);
+        b->shapes[axis].n_active = ROWS(b, size_t, n_active) + at;
+        b->shapes[axis].first_row = ROWS(b, size_t, first_row) + at;
+    }
+    b->output_steps = gru_output_steps(m, b->args->n_steps);
+    b->prepared = all_prepared(b);
+    for (b->first_step = 0; b->first_step < b->args->n_steps; b->first_step += b->shapes[0].n_steps) {
+        lay_out(b, &b->shapes[0], 0, smaller(b->l->block_steps, b->args->n_steps - b->first_step));
+        for (size_t axis = 1; axis < m->n_axes; axis++) {
+            lay_out(b, &b->shapes[axis], axis, b->l->most_steps);
+        }
+        if (!b->shapes[0].n_steps) {
+            break;
+        }
         run_steps(b);
         b->prepared = 0;
     }
     for (size_t i = b->member; i < b->n_streams; i += b->n_members) {
-        if (length_of(b, i)) {
+        if (axis_length(b, 0, i)) {
             gru_state_set_prepared(b->args->states[b->order[i]], 0);
         }
     }
-    if (b->model->info.per_sequence) {
+    if (m->info.per_sequence) {
         run_sequences(b);
     } else if (b->args->lengths && b->member == 0) {
         pad_outputs(b);
@@ -124,9 +136,15 @@ static gru_result check_args(const gru_model *m, const gru_run_args *args) {
         }
     }
     for (size_t i = 0; args->lengths && i < args->n_streams; i++) {
-        if (args->lengths[i] > args->n_steps || (m->info.per_sequence && !args->lengths[i])) {
+        if (args->lengths[i] > args->n_steps || args->lengths[i] < m->info.least_steps) {
             return GRU_ERROR_LENGTH;
         }
+    }
+    if (args->n_steps < m->info.least_steps) {
+        return GRU_ERROR_LENGTH;
+    }
+    if (args->reset && m->n_axes > 1) {
+        return GRU_ERROR_ARGUMENT;
     }
     return args->tokens ? check_tokens(m, args) : GRU_OK;
 }
@@ -177,7 +195,7 @@ gru_result gru_run(const gru_model *model, const gru_run_args *args, void *works
         return GRU_OK;
     }
     if (!args->n_steps) {
-        return model->info.per_sequence ? GRU_ERROR_LENGTH : GRU_OK;
+        return model->info.least_steps ? GRU_ERROR_LENGTH : GRU_OK;
     }
     const gru_result result = check_args(model, args);
     const gru_kernels *kernels = gru_kernels_used();

@@ -32,14 +32,19 @@ static size_t take(size_t *next, size_t n, size_t width, size_t item_nbytes) {
 gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_steps, size_t threads) {
     gru_schedule l;
     size_t share = (n_streams + threads - 1) / threads;
-    size_t most = BLOCK_ROWS;
+    size_t most = BLOCK_ROWS, most_steps = n_steps;
+    for (size_t i = 1; i < m->n_axes; i++) {
+        const size_t n = gru_axis_steps(&m->axes[i], n_steps);
+        most_steps = n > most_steps ? n : most_steps;
+    }
     if (m->whole_sequences) {
-        most = WHOLE_ROWS / n_steps;
+        most = WHOLE_ROWS / most_steps;
         most = most < WHOLE_STREAMS ? WHOLE_STREAMS : most > BLOCK_ROWS ? BLOCK_ROWS : most;
     }
     l.group_streams = smaller(share, most);
     l.block_steps = m->whole_sequences ? n_steps : smaller(n_steps, BLOCK_ROWS / l.group_streams);
-    l.block_rows = times(l.group_streams, l.block_steps);
+    l.most_steps = m->whole_sequences ? most_steps : l.block_steps;
+    l.block_rows = times(l.group_streams, l.most_steps);
     l.chunk_rows = smaller(l.block_rows, BLOCK_ROWS / l.group_streams * l.group_streams);
     l.n_groups = (n_streams + l.group_streams - 1) / l.group_streams;
     l.share_panels = threads > 1 && l.n_groups == 1 && m->products_nbytes >= SHARE_FROM_NBYTES;
@@ -56,7 +61,7 @@ gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_st
     l.sums_h = take(&next, l.group_streams, m->sums_h_width, sizeof(float));
     l.z = take(&next, l.group_streams, m->hidden_width, sizeof(float));
     l.rh = take(&next, l.group_streams, m->hidden_width, sizeof(float));
-    l.weights = take(&next, m->attends ? l.block_steps : 0, 1, sizeof(float));
+    l.weights = take(&next, m->attends ? l.most_steps : 0, 1, sizeof(float));
     l.quantised_x = take(&next, l.chunk_rows, m->quantised_w_nbytes, 1);
     l.quantised_h = take(&next, l.group_streams, m->quantised_u_nbytes, 1);
     l.x = take(&next, l.chunk_rows, 1, sizeof(float *));
@@ -68,8 +73,9 @@ gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_st
     l.sh = take(&next, l.group_streams, 1, sizeof(float *));
     l.z_rows = take(&next, l.group_streams, 1, sizeof(float *));
     l.rh_rows = take(&next, l.group_streams, 1, sizeof(float *));
-    l.n_active = take(&next, l.block_steps, 1, sizeof(size_t));
-    l.first_row = take(&next, l.block_steps + 1, 1, sizeof(size_t));
+    l.shapes = take(&next, m->n_axes, 3, sizeof(size_t)); /* of block.h */
+    l.n_active = take(&next, l.most_steps + 1, m->n_axes, sizeof(size_t));
+    l.first_row = take(&next, l.most_steps + 1, m->n_axes, sizeof(size_t));
     l.thread_nbytes = next;
     l.needed_nbytes = plus(plus(l.shared_nbytes, times(l.n_threads, l.thread_nbytes)), GRU_WORKSPACE_SLACK);
     return l;

@@ -8,6 +8,7 @@
 
 typedef struct gru_schedule {
     size_t group_streams, block_steps, block_rows, chunk_rows;
+    size_t most_steps; /* of a block, on any time axis */
     size_t n_groups, n_threads;
     int share_panels; /* the threads go through one group together */
     /* Places in the workspace, in bytes: */
@@ -16,7 +17,7 @@ typedef struct gru_schedule {
     size_t weights;                                        /* one float per step, */
     size_t quantised_x, quantised_h;                       /* quantised vectors, */
     size_t x, start, hoisted, h, h_start, sh, out, z_rows, rh_rows; /* of pointers to rows, */
-    size_t n_active, first_row;                                     /* of sizes per step */
+    size_t shapes, n_active, first_row;                             /* of sizes per step, for each time axis */
     size_t shared_nbytes, thread_nbytes, needed_nbytes;
 } gru_schedule;
 

@@ -28,6 +28,7 @@ def random_network(
     tokens: bool | None = None,
     per_sequence: bool | None = None,
     several: bool = False,
+    axes: bool = False,
     discontinuous: bool = True,
     dtype: npt.DTypeLike = np.float32,
 ) -> Network:
@@ -46,13 +47,15 @@ def random_network(
         Whether the input is tokens; whether the outputs are one per sequence. None: either.
     several : bool
         Whether there are two to four inputs, vectors and tokens in any order, instead of one; ``tokens`` says nothing then.
+    axes : bool
+        Whether values have other steps than the inputs: fewer, or repeated ones, or attention to those of other values.
     discontinuous : bool
         Whether thresholded_relu may occur, whose jump turns a rounding error into a large one once in a while, and
         normalisation with a small epsilon, which makes errors larger where a value is nearly constant.
     dtype : data type
         Of the weights.
     """
-    allow_reverse = allow_reverse and bool(rng.random() < 0.6)  # enough causal ones
+    allow_reverse = axes or (allow_reverse and bool(rng.random() < 0.6))  # enough causal ones
     build = _Builder(Network(), rng, max_size, allow_reverse, discontinuous, np.dtype(dtype))
     if several:
         values = build.sources()
@@ -63,6 +66,8 @@ def random_network(
         values.append(build.decorate(h))
         if rng.random() < 0.3:
             values.append(build.cell(build.mix(values)))
+        if axes:
+            values = build.other_axis(values)
     build.outputs(values, bool(rng.random() < 0.25) if per_sequence is None else per_sequence)
     build.net.metadata = {"seed material": int(rng.integers(1 << 30))}
     return build.net
@@ -244,6 +249,35 @@ class _Builder:
             return net.window(h, taps, dilation, self.ahead((taps - 1) * dilation))
         return self.convolution(h) if kind in (11, 12) else h
 
+    def other_axis(self, values: list[Value]) -> list[Value]:
+        """Some values with other steps, of those so far."""
+        net, newest = self.net, values[-1]
+        kind = self.rng.integers(6)
+        fixed = newest.axis.steps is not None
+        first, stride = int(self.rng.integers(2 if fixed else 4)), int(self.rng.integers(1, 2 if fixed else 4))
+        if kind == 0:
+            chosen = [newest, *(value for value in values[:-1] if self.chance(0.5))]
+            dropped = int(self.rng.integers(1 if fixed else 3))
+            return [net.subsample(value, stride, first, dropped) for value in chosen]
+        if kind == 1:
+            taps, width = int(self.rng.integers(1, 4)), self.size()
+            right = int(self.rng.integers(taps))
+            W = self.uniform((newest.width * taps) ** -0.5, width, newest.width, taps)
+            padding = ("causal", "valid", (0, right))[self.rng.integers(1 if fixed else 3)]
+            return [net.conv1d(newest, W, stride=stride, padding=padding, activation=self.activation())]
+        if kind == 2:
+            ended = self.end(newest)
+            return [net.repeat(ended, int(self.rng.integers(1, 7)))]
+        if kind == 3:
+            return [*values, net.repeat(self.end(values[0]), like=newest)]
+        keys = net.subsample(newest, stride, first) if not fixed and self.chance(0.5) else newest
+        heads, causal = int(self.rng.integers(1, 4)), keys is newest and self.chance(0.3)
+        query, keys = (self.dense(value, 6, "linear") for value in (newest, keys))
+        parts = self.dense(keys, 6 * int(self.rng.integers(1, 4)))
+        v = self.uniform(1, 6) if self.chance(0.5) else None
+        scale = 1.0 if v is not None else float(self.rng.uniform(0.2, 1.5))
+        return [*values, net.attention(query, keys, parts, v=v, scale=scale, heads=heads, causal=causal)]
+
     def ahead(self, span: int) -> int:
         return int(self.rng.integers(span + 1)) if self.allow_reverse and self.chance(0.4) else 0
 
@@ -274,7 +308,8 @@ class _Builder:
     def cell(self, x: Value | list[Value]) -> Value:
         """A recurrent cell made of states and other layers: bounded, so that no error grows."""
         net, width = self.net, self.size()
-        s = net.state(width, self.uniform(1, width) if self.chance(0.5) else None)
+        like = x[0] if isinstance(x, list) else x
+        s = net.state(width, self.uniform(1, width) if self.chance(0.5) else None, like=like)
         kind = self.rng.integers(7)
         seen = self.dense(x, width, "linear") if self.chance(0.5) else None  # does not wait for the loop
         inside = [s] if seen is not None else [*(x if isinstance(x, list) else [x]), s]
@@ -288,11 +323,11 @@ class _Builder:
             window = net.window(inside[-1], int(self.rng.integers(2, 4)), int(self.rng.integers(1, 3)))
             h = self.dense([window, *inside], width, self.pick(BOUNDED))
         elif kind == 4:  # two loops that overlap
-            other = net.state(self.size(), name="other")
+            other = net.state(self.size(), like=s, name="other")
             h = self.dense([*inside, other], width, self.pick(BOUNDED))
             net.feed(other, self.dense([h, s], other.width, self.pick(BOUNDED)))
         elif kind == 5:  # no loop, but a delay; what is fed stands before the state
-            late = net.state(self.width(x))
+            late = net.state(self.width(x), like=s)
             net.feed(late, x)
             h = self.dense([*inside, late], width, self.pick(BOUNDED))
         else:  # some columns, and one that scales them all

@@ -518,8 +518,8 @@ def test_forged_inputs() -> None:
         (1, 20, 0, r"NODES\[1\].name .* expected one for each input"),
         (0, 20, 0, r"NODES\[1\].name .* expected one for each input"),
         (2, 0, 1, r"NODES\[2\]"),
-        (3, 0, 1, r"NODES\[3\].operation .* expected 3 to 20"),
-        (3, 0, 2, r"NODES\[3\].operation .* expected 3 to 20"),
+        (3, 0, 1, r"NODES\[3\].operation .* expected 3 to 23"),
+        (3, 0, 2, r"NODES\[3\].operation .* expected 3 to 23"),
     ):
         forged = edited(data, node, offset, value)
         with pytest.raises(ge.FormatError, match=message):

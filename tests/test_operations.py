@@ -454,7 +454,12 @@ REFUSED: list[tuple[Callable[[Network, Value], Any], type[Exception], str]] = [
         ValueError,
         r"b must have the shape \[O = 2\], got \[3\]",
     ),
-    (lambda n, x: n.conv1d(x, np.ones((2, 4, 2)), stride=2), ValueError, "stride 2 would make fewer steps"),
+    (lambda n, x: n.conv1d(x, np.ones((2, 4, 2)), stride=0), ValueError, "stride must be from 1 to 1048576, got 0"),
+    (
+        lambda n, x: n.conv1d(x, np.ones((2, 4, 2)), stride=2, padding="same"),
+        ValueError,
+        r"'same' is depends on the number of steps with a stride of 2; give \(left, right\)",
+    ),
     (
         lambda n, x: n.conv1d(x, np.ones((2, 2, 2)), groups=3),
         ValueError,
@@ -465,9 +470,9 @@ REFUSED: list[tuple[Callable[[Network, Value], Any], type[Exception], str]] = [
         ValueError,
         "groups must divide the 3 outputs of W, got 2",
     ),
-    (lambda n, x: n.conv1d(x, np.ones((2, 4, 3)), padding=(0, 0)), ValueError, r"change the number of steps.* = 2"),
-    (lambda n, x: n.conv1d(x, np.ones((2, 4, 3)), padding=(3, -1)), ValueError, "change the number of steps"),
-    (lambda n, x: n.conv1d(x, np.ones((2, 4, 3)), padding="valid"), ValueError, "padding must be 'causal', 'same' or"),
+    (lambda n, x: n.conv1d(x, np.ones((2, 4, 3)), padding=(2, 1)), ValueError, r"make more steps of them.* = 2"),
+    (lambda n, x: n.conv1d(x, np.ones((2, 4, 3)), padding=(3, -1)), ValueError, "make more steps of them"),
+    (lambda n, x: n.conv1d(x, np.ones((2, 4, 3)), padding="full"), ValueError, "must be 'causal', 'same', 'valid' or"),
     (lambda n, x: n.conv1d(x, np.ones((2, 4, 3)), padding=(1.0, 1)), TypeError, "padding must be two integers"),  # type: ignore[arg-type]
     (lambda n, x: n.layer_norm(x, np.ones(3)), ValueError, r"scale must have the shape \[width = 4\], got \[3\]"),
     (lambda n, x: n.layer_norm(x, None, np.ones(3)), ValueError, "shift must have the shape"),

@@ -12,13 +12,14 @@ import pytest
 from gru_engine import Network
 from gru_engine.format import FormatError, pack, read, unpack
 from gru_engine.layers import State
+from gru_engine.records import OPERATIONS
 
 from .file_tools import VALUES, fields, sign
 from .helpers import uniform
 from .test_files import check_agreement
 from .test_format_damage import edited
 
-ADDED = ("State", "Blend", "Slice", "Window", "Norm", "Mean", "Max", "Attend")
+ADDED = ("State", "Blend", "Slice", "Window", "Norm", "Mean", "Max", "Attend", "Subsample", "Repeat", "Attention")
 
 
 def stepping() -> Network:
@@ -46,7 +47,24 @@ def pooling() -> Network:
     return net
 
 
-STEPPING, POOLING = pack(stepping()), pack(pooling())
+def other_axes() -> Network:
+    """Everything that changes the number of steps."""
+    net = Network()
+    x = net.input(4)
+    thin = net.subsample(x, 3, 1, 2)
+    s = net.state(4, like=thin)
+    h = net.activation(net.add(s, thin), "tanh")
+    net.feed(s, h)
+    looked = net.attention(h, x, net.concat([x, x]), v=np.ones(4), heads=2)
+    backwards = net.attention(h, thin, looked, scale=0.5, causal=True)
+    again = net.repeat(net.mean(looked), 5)
+    less = net.subsample(again, 2)
+    net.output(net.concat([backwards, h, net.repeat(net.last(less), like=h)]))
+    return net
+
+
+STEPPING, POOLING, AXES = pack(stepping()), pack(pooling()), pack(other_axes())
+ALL = {"stepping": STEPPING, "pooling": POOLING, "axes": AXES}
 
 
 def nodes(data: bytes) -> list[str]:
@@ -54,9 +72,9 @@ def nodes(data: bytes) -> list[str]:
 
 
 def test_the_files_have_all_operations() -> None:
-    assert {*nodes(STEPPING), *nodes(POOLING)} >= set(ADDED)
+    assert {name for data in ALL.values() for name in nodes(data)} >= set(ADDED)
     assert nodes(STEPPING).count("State") == 2
-    for data in (STEPPING, POOLING):
+    for data in ALL.values():
         check_agreement(data, "not changed")
         assert pack(unpack(read(data))) == data
 
@@ -70,7 +88,7 @@ MATCHES: list[tuple[bytes, str, str, Any, str]] = [
     (STEPPING, "State", "p0", 0, r"parameters .* is \[0, 0, 0, 0\], expected a source from 4 to 17"),
     (STEPPING, "State", "p0", 3, "expected a source from 4 to 17"),
     (STEPPING, "State", "p0", 99, "expected a source from 4 to 17"),
-    (STEPPING, "State", "p0", 4, "a node of the width 4 that is neither an input nor a STATE nor a SLICE"),
+    (STEPPING, "State", "p0", 4, "a node of the width 4 and T steps that is neither an input nor a STATE nor a SLICE"),
     (STEPPING, "State", "p1", 1, r"expected 0 for each that STATE does not use"),
     (STEPPING, "State", "slot0", 0xFFFFFFFF, r"tensors\[0\] is empty, expected PLAIN of 1 rows, 4 columns"),
     (STEPPING, "State", "activation", 1, "as STATE does not use it"),
@@ -97,6 +115,18 @@ MATCHES: list[tuple[bytes, str, str, Any, str]] = [
     (STEPPING, "Activate", "beta", -1.0, "alpha at .* expected at most beta|beta .* expected 0"),
     (POOLING, "Attend", "width", 13, "width .* is 13, expected 12, from its inputs"),
     (POOLING, "Attend", "p0", 1, "expected 0 for each that ATTEND does not use"),
+    (AXES, "Subsample", "p0", 2**20 + 1, "first, stride and dropped up to 1048576, the stride not 0"),
+    (AXES, "Subsample", "p1", 0, "first, stride and dropped up to 1048576, the stride not 0"),
+    (AXES, "Subsample", "p3", 1, "expected 0 for each that SUBSAMPLE does not use"),
+    (AXES, "Repeat", "p0", 0, "reads a value per sequence, and if it has 0 steps, one per step then"),
+    (AXES, "Repeat", "p0", 2**20 + 1, "expected at most 1048576 steps"),
+    (AXES, "Attention", "p0", 2, "expected 0 or 1 first and third"),
+    (AXES, "Attention", "p0", 0, r"tensors\[0\] is 1, expected none"),
+    (AXES, "Attention", "p1", 0, "a divisor of the widths"),
+    (AXES, "Attention", "p1", 3, "a divisor of the widths"),
+    (AXES, "Attention", "p2", 1, "its inputs have"),
+    (AXES, "Attention", "alpha", float("inf"), "a finite number, 1 of additive scores"),
+    (AXES, "Attention", "alpha", 0.5, "a finite number, 1 of additive scores"),
     (POOLING, "Mean", "width", 11, "width .* is 11, expected 12, from its inputs"),
 ]
 
@@ -146,7 +176,7 @@ def test_sources() -> None:
             check_agreement(edited(STEPPING, "NODES", i, "p0", source), f"node {i}: source {source}")
 
 
-@pytest.mark.parametrize("data", [STEPPING, POOLING], ids=["stepping", "pooling"])
+@pytest.mark.parametrize("data", ALL.values(), ids=ALL)
 def test_every_field_of_the_new_nodes(data: bytes) -> None:
     """Promise: both readers take and refuse the same values of every field of every node of these operations."""
     rng = np.random.default_rng(0)
@@ -162,7 +192,7 @@ def test_every_field_of_the_new_nodes(data: bytes) -> None:
                 check_agreement(sign(bytes(file)), f"{name} = {value}")
 
 
-@pytest.mark.parametrize("data", [STEPPING, POOLING], ids=["stepping", "pooling"])
+@pytest.mark.parametrize("data", ALL.values(), ids=ALL)
 def test_every_edge_to_every_node(data: bytes) -> None:
     """Promise: both readers take and refuse the same inputs of every node."""
     count = len(nodes(data))
@@ -176,7 +206,7 @@ def test_every_edge_to_every_node(data: bytes) -> None:
 
 def test_every_node_with_every_operation() -> None:
     """Promise: both readers take and refuse the same operations for the same inputs."""
-    for data in (STEPPING, POOLING):
+    for data in ALL.values():
         for i in range(len(nodes(data))):
-            for operation in range(22):
+            for operation in range(len(OPERATIONS) + 2):
                 check_agreement(edited(data, "NODES", i, "operation", operation), f"node {i}: operation {operation}")

@@ -11,7 +11,7 @@ import pytest
 import gru_engine as ge
 from gru_engine import format, reference
 from gru_engine.activations import NAMES, Activation
-from gru_engine.layers import Activate, Gru, Input, Norm, State, Window
+from gru_engine.layers import Activate, Attention, Gru, Input, Norm, Repeat, State, Window
 from gru_engine.records import OPERATIONS
 
 from .helpers import Array, assert_bits, uniform
@@ -150,7 +150,7 @@ def test_random_networks_are_valid(seed: int) -> None:
 def test_random_networks_use_everything() -> None:
     found: set[object] = set()
     for seed in range(250):
-        net = random_network(np.random.default_rng(seed), max_size=8)
+        net = random_network(np.random.default_rng(seed), max_size=8, axes=seed % 5 == 0)
         for layer in net.pruned().layers:
             found.add(layer.operation)
             if isinstance(layer, Gru):
@@ -159,6 +159,10 @@ def test_random_networks_use_everything() -> None:
             found |= {a.name for a in vars(layer).values() if isinstance(a, Activation)}
             if isinstance(layer, Window):
                 found |= {("ahead", layer.ahead > 0), ("dilation", layer.dilation > 1)}
+            if isinstance(layer, Attention):
+                found |= {("additive", layer.additive), ("heads", layer.heads > 1), ("causal attention", layer.causal)}
+            if isinstance(layer, Repeat):
+                found.add(("fixed", layer.steps > 0))
             if isinstance(layer, Norm):
                 found |= {("rms", layer.rms), ("parts", layer.parts > 1)}
             if isinstance(layer, State):
@@ -180,6 +184,10 @@ def test_random_networks_use_everything() -> None:
             "rms",
             "parts",
             "loop",
+            "additive",
+            "heads",
+            "causal attention",
+            "fixed",
         )
         for yes in (0, 1)
     }
