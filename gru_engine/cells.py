@@ -129,6 +129,8 @@ def li_gru(
     batch_norm: Sequence[npt.ArrayLike] | None = None,
     epsilon: float = 1e-5,
     recurrent_norm: float | None = None,
+    recurrent_scale: npt.ArrayLike | None = None,
+    recurrent_shift: npt.ArrayLike | None = None,
     gates: str = "nz",
     activation: ActivationLike = "relu",
     h0: npt.ArrayLike | None = None,
@@ -149,8 +151,10 @@ def li_gru(
     epsilon : float
         Is added to the variance.
     recurrent_norm : float, optional
-        The stabilised variant SLi-GRU: U h is normalised too, as by ``Network.layer_norm`` without scale and shift over
-        all 2*H, with this epsilon. It is a loop.
+        The stabilised variant SLi-GRU: U h is normalised too, as by ``Network.layer_norm`` over all 2*H, with this
+        epsilon. It is a loop.
+    recurrent_scale, recurrent_shift : array_like [2*H], optional
+        Of that normalisation, in the order of ``gates``; None stands for ones and zeros.
     activation : str or tuple
 
     References
@@ -171,12 +175,18 @@ def li_gru(
             raise ValueError(f"batch_norm: variance + epsilon must be positive, got a least one of {variance.min():g}")
         factor = scale / np.sqrt(variance + epsilon)
         kernel, bias = kernel * factor[:, np.newaxis], (bias - mean) * factor + shift
-    w = Weights.of(kernel, U, gates, "nz", bias)
+    given = {"scale_h": recurrent_scale, "shift_h": recurrent_shift}
+    w = Weights.of(kernel, U, gates, "nz", bias, **given)
     if recurrent_norm is None:
+        if recurrent_scale is not None or recurrent_shift is not None:
+            raise ValueError(
+                "recurrent_scale and recurrent_shift need recurrent_norm, the epsilon of the normalisation"
+            )
         return net.gru(x, w["W"], w["U"], w["b"], reset="none", gates=gates, activation=activation, h0=h0, name=name)
     h = hidden_state(net, w.hidden, h0, name)
     s_x = net.dense(x, w.rows("W", "zn"), w.rows("b", "zn"))
-    s = net.add(s_x, net.layer_norm(net.dense(h, w.rows("U", "zn")), epsilon=recurrent_norm))
+    scale_h, shift_h = (w.rows(name, "zn") for name in given)
+    s = net.add(s_x, net.layer_norm(net.dense(h, w.rows("U", "zn")), scale_h, shift_h, recurrent_norm))
     z, n = activated(net, equal_parts(s, 2), ("sigmoid", activation))
     return fed(net, h, net.blend(z, h, n, name=name))
 
@@ -336,8 +346,10 @@ def a_gru(
     attention: Value,
     W: npt.ArrayLike,
     U: npt.ArrayLike,
-    b: npt.ArrayLike | None = None,
+    b_x: npt.ArrayLike | None = None,
+    b_h: npt.ArrayLike | None = None,
     *,
+    reset: str = "before",
     gates: str = "rn",
     activation: ActivationLike = "tanh",
     gate_activation: ActivationLike = "sigmoid",
@@ -352,21 +364,31 @@ def a_gru(
 
     Parameters
     ----------
-    net, x, W, U, b, gates, h0, name
-        As the module says, with the gates r and n.
+    net, x, W, U, b_x, b_h, gates, h0, name
+        As the module says, with the gates r and n. Both biases are added, b_h beside U.
     attention : Value
         Of width 1, or H: the score a, 0 to 1.
+    reset : {"before", "after"}
+        ``"after"``: ``n = tanh(W_n x + b_xn + r ⊙ (U_n h + b_hn))``.
     activation, gate_activation : str or tuple
 
     References
     ----------
     Zhou et al., "Deep Interest Evolution Network for Click-Through Rate Prediction", 2019, arXiv:1809.03672.
     """
-    w = Weights.of(W, U, gates, "rn", b)
+    if reset not in ("before", "after"):
+        raise ValueError(f"reset must be 'before' or 'after', got {reset!r}")
+    w = Weights.of(W, U, gates, "rn", b_x, b_h)
     h = hidden_state(net, w.hidden, h0, name)
-    r_x, n_x = equal_parts(net.dense(x, w.rows("W", "rn"), w.rows("b", "rn")), 2)
-    r = net.activation(net.add(r_x, net.dense(h, w.rows("U", "r"))), gate_activation)
-    n = net.activation(net.add(n_x, net.dense(net.multiply(r, h), w.rows("U", "n"))), activation)
+    r_x, n_x = equal_parts(net.dense(x, w.rows("W", "rn"), w.rows("b_x", "rn")), 2)
+    if reset == "after":
+        r_h, n_h = equal_parts(net.dense(h, w.rows("U", "rn"), w.rows("b_h", "rn")), 2)
+        r = net.activation(net.add(r_x, r_h), gate_activation)
+        inner = net.multiply(r, n_h)
+    else:
+        r = net.activation(net.add(r_x, net.dense(h, w.rows("U", "r"), w.rows("b_h", "r"))), gate_activation)
+        inner = net.dense(net.multiply(r, h), w.rows("U", "n"), w.rows("b_h", "n"))
+    n = net.activation(net.add(n_x, inner), activation)
     return fed(net, h, net.add(h, net.multiply(net.subtract(n, h), attention), name=name))
 
 

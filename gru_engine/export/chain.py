@@ -27,7 +27,8 @@ Without ``last`` and ``summary`` there is an output for every time step. P may b
 
 The cells of ``gru_engine.cells`` have words of their own, with the names of these functions and the same arguments:
 ``gate_memory_gru(P)``, ``input_forget_gru(P)``, ``layer_norm_gru(P, zoneout=0.1)``, ``layer_norm_sum_gru(P)``, ``min_gru(P)``,
-``norm_input_gru(P)``, ``zoneout_gru(P, zoneout=0.1)`` (``gru_engine.export.variants``).
+``norm_input_gru(P)``, ``zoneout_gru(P, zoneout=0.1)``, ``li_gru(P, recurrent_norm=1e-5)``, ``dreamer_v3_gru(P)``,
+``au_gru(P, attention=-1, scales=old)``, ``a_gru(P, attention=-1)`` (``gru_engine.export.variants``).
 
 Whose names a module has is seen (``gru_engine.export.layouts``); so is a hand-written cell with arrays such as ``W_r``, ``U_z``
 (``gru_engine.export.cells``). Any other GRU is written out: ``gru(W=NAME, U=NAME, b_x=NAME, b_h=NAME)``, or gate by gate
@@ -96,7 +97,8 @@ class _Builder:
         self.words = words
         self.source = source
         self.graph = Graph()
-        self.input: Tensor | None = None
+        self.input: Tensor | None = None  # what the first word reads
+        self.scores: dict[int, Tensor] = {}  # columns of the network's input that only attentional cells read
         self.value: Tensor | None = None  # [batch, time, features], or [batch, features] behind the sequence's end
         self.ends: list[Node] = []  # of the GRU just built: its last layer's directions
         self.lines: list[str] = []
@@ -138,13 +140,28 @@ class _Builder:
                 self.value = self.graph.one_hot(self._tokens(), width)
                 self.lines.append(f"one_hot: tokens of a vocabulary of {width}")
             else:
-                self.input = self.value = self.graph.source("input", [("B",), ("T",), (width,)])
-                self.lines.append(f"input: {width}")
+                self.input = self.value = self._source(word, width)
             if self.flips % 2:
                 self.value = self.graph.flip(self.value, 1)
         if width is not None and self.value.ids.size != width:
             raise ExportError(f"{word} reads {width} numbers, but the value before it has {self.value.ids.size}")
         return self.value
+
+    def _source(self, word: Word, width: int) -> Tensor:
+        """What the first word reads of the input; scores of attention are columns beside that."""
+        given = {int(word.option("attention") or 0) for word in self.words if word.option("attention") is not None}
+        total = width + len(given)
+        columns = {column: column % total for column in given if -total <= column < total}
+        if len(set(columns.values())) < len(given):
+            raise ExportError(
+                f"--layers: attention={','.join(map(str, sorted(given)))} must be different columns of an input of {total} "
+                f"numbers, {width} for {word} and {len(given)} of scores"
+            )
+        whole = self.graph.source("input", [("B",), ("T",), (total,)])
+        self.scores = {column: whole.take(2, slice(at, at + 1)) for column, at in columns.items()}
+        scores = f", beside {len(given)} of attention: column {', '.join(map(str, columns.values()))}" if given else ""
+        self.lines.append(f"input: {width}{scores}")
+        return whole.take(2, [i for i in range(total) if i not in columns.values()]) if given else whole
 
     @property
     def flips(self) -> int:
@@ -251,7 +268,16 @@ class _Builder:
         if cell.function != "gru":
             if flipped or reverse:
                 raise ExportError(f"{word}: only a GRU can run from the end of the sequence to its start")
-            return self.graph.cell(features, cell.function, arrays, cell.options, cell.hidden, name)
+            options, inputs = dict(cell.options), [features]
+            if "attention" in options:
+                score = self.scores.get(options.pop("attention"))
+                if score is None:
+                    raise ExportError(
+                        f"{word}: the score of attention is a column of the input, but the input is tokens; export what is "
+                        "behind the embedding by itself, or build the network in Python with gru_engine.cells"
+                    )
+                inputs.append(score.ids.reshape(-1))
+            return self.graph.cell(inputs, cell.function, arrays, options, cell.hidden, name)
         options = {**cell.options, "direction": "reverse" if reverse != flipped else "forward"}
         return self.graph.gru(features, arrays, options, None, name)
 

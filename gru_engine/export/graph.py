@@ -377,10 +377,10 @@ class Graph:
         return node
 
     def cell(
-        self, x: Ids, function: str, arrays: dict[str, Array], options: dict[str, Any], width: int, name: str
+        self, inputs: list[Ids], function: str, arrays: dict[str, Array], options: dict[str, Any], width: int, name: str
     ) -> Node:
-        """A cell of ``gru_engine.cells``, by the name of its function; its matrix of the input is W."""
-        node = self.new_node("cell", [x], width, arrays=arrays, options={**options, "function": function})
+        """A cell of ``gru_engine.cells``, by the name of its function; W is its matrix of the first input."""
+        node = self.new_node("cell", inputs, width, arrays=arrays, options={**options, "function": function})
         node.name = name
         if node.per_sequence:
             raise ExportError("a recurrent cell reads a value of a whole sequence")

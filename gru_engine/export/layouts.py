@@ -196,7 +196,7 @@ def _nnx(word: Word, prefix: str, source: Source) -> Layers:
 # ---- SpeechBrain
 
 
-def _light(word: Word, prefix: str, source: Source) -> Layers:
+def read_light(word: Word, prefix: str, source: Source) -> Layers:
     """``w.weight`` [2H, I] behind a batch normalisation, which goes into it; ``u.weight`` [2H, H]; the candidate first."""
     W, U = (source.get(f"{prefix}{name}.weight", word, 2) for name in "wu")
     _check_gates(word, "u.weight", U, 2)
@@ -329,6 +329,8 @@ def _plain(word: Word, prefix: str, source: Source) -> Layers:
 
 
 def _gate_count(word: Word) -> int:
+    if word.name == "a_gru" and word.option("gates") is not None:  # with the rows of an update gate, or without
+        return len(word.option("gates") or "")
     return 2 if word.option("reset") == "none" else 3
 
 
@@ -400,7 +402,7 @@ LAYOUTS = (
     ),
     Layout("GRUCell of Flax nnx", ("dense_h.kernel", "dense_i.kernel"), _nnx, {"h0", *_ACTIVATION_CHOICES}),
     Layout("GRU of Haiku", ("w_h", "w_i"), _haiku, {"h0"}),
-    Layout("LiGRU of SpeechBrain", ("u.weight", "w.weight", "norm.running_var"), _light, {"h0", "activation"}),
+    Layout("LiGRU of SpeechBrain", ("u.weight", "w.weight", "norm.running_var"), read_light, {"h0", "activation"}),
     Layout(
         "CudnnCompatibleGRUCell of TensorFlow 1",
         ("candidate.hidden_projection.kernel", "candidate.input_projection.kernel", "gates.kernel"),
@@ -458,12 +460,17 @@ def read_gru(word: Word, prefix: str, source: Source) -> Layers:
         from gru_engine.export.variants import read_variant
 
         return [[read_variant(word, prefix, source)]]
+    return read_layout(word, prefix, source)
+
+
+def read_layout(word: Word, prefix: str, source: Source, own: Collection[str] = ()) -> Layers:
+    """The same of another word, for a cell with the arrays of a GRU; ``own`` are the options that are not the GRU's."""
     layout = find_layout(word, prefix, source.arrays)
     if layout is None:
         name = prefix.rstrip(".")
         raise ExportError(f"{word}: there is no GRU {name!r}; the arrays are {', '.join(source.arrays)}")
     for key, _ in word.options:
-        if key not in layout.choices:
+        if key not in layout.choices and key not in own:
             raise ExportError(f"--layers: {word}: a {layout.name} has no choice of {key}")
     said = conventions(word)
     return [

@@ -168,10 +168,11 @@ class _Lowering:
             sources, W = self._matrix(node.inputs[0], node.arrays["W"], "")
             return Step("gru", [sources], node.name, {**node.arrays, "W": W}, node.options)
         if node.operation == "cell":
-            if node.options["function"] == "norm_input_gru":  # whose matrix reads the state too
-                return Step("cell", [self.parts(node.inputs[0], "")], node.name, node.arrays, node.options)
+            others = [self.parts(ids, "") for ids in node.inputs[1:]]
+            if node.options["function"] in ("norm_input_gru", "dreamer_v3_gru"):  # whose matrices read the state too
+                return Step("cell", [self.parts(node.inputs[0], ""), *others], node.name, node.arrays, node.options)
             sources, W = self._matrix(node.inputs[0], node.arrays["W"], "")
-            return Step("cell", [sources], node.name, {**node.arrays, "W": W}, node.options)
+            return Step("cell", [sources, *others], node.name, {**node.arrays, "W": W}, node.options)
         if node.operation == "dense":
             sources, W = self._matrix(node.inputs[0], node.arrays["W"][cut], key.end)
             bias = {"b": node.arrays["b"][cut]} if "b" in node.arrays else {}

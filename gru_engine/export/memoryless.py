@@ -65,7 +65,7 @@ def read_batchnorm(word: Word, prefix: str, source: Source) -> tuple[Array, Arra
     variance, mean, scale, shift, eps = (found or _BATCHNORMS)[-1]
     m, v = (source.get(prefix + name, word, 1).astype(np.float64) for name in (mean, variance))
     weight, bias = (source.find(prefix + name, word, 1) for name in (scale, shift))
-    factor = (1 if weight is None else weight) / np.sqrt(v + word.number("eps", eps))
+    factor = (1 if weight is None else weight) / np.sqrt(v + word.number("eps", word.number("epsilon", eps)))
     return factor, (0 if bias is None else bias) - m * factor
 
 

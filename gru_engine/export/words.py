@@ -29,11 +29,19 @@ CONVENTIONS = (
 )
 """What can be said about a GRU whose arrays leave it open."""
 
+_ATTENTION = {"W", "U", "b_x", "b_h", "attention", "gates", "reset", "activation", "gate_activation"}
 VARIANTS = {
+    "a_gru": _ATTENTION,
+    "au_gru": {*_ATTENTION, "keep", "scales"},
+    "dreamer_v3_gru": {"epsilon", "update_bias", "hidden_activation", "activation", "gates"},
     "gate_memory_gru": {"W", "U", "b", "r0", "z0", "gates", "activation"},
     "input_forget_gru": {"W", "U", "b", "gates", "activation"},
     "layer_norm_gru": {"W", "U", "b_x", "b_h", "scale_x", "scale_h", "gates", "epsilon", "zoneout"},
     "layer_norm_sum_gru": {"W", "U", "b", "scale", "shift", "gates", "activation", "epsilon", "update_bias"},
+    "li_gru": {
+        *("W", "U", "b", "batch_norm", "epsilon", "recurrent_norm", "recurrent_scale", "recurrent_shift"),
+        *("gates", "activation"),
+    },
     "min_gru": {"W", "b", "gates", "activation"},
     "norm_input_gru": {"W", "b", "scale", "shift", "gates", "activation", "epsilon", "update_bias", "norm"},
     "zoneout_gru": {"W", "U", "b_x", "b_h", "gates", "reset", "keep", "activation", "gate_activation", "zoneout"},
