@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The code of docs/export/ONNX.md."""
+
+from pathlib import Path
+
+from documentation import ROOT, run_blocks
+
+import gru_engine as ge
+
+
+def test_code(tmp_path, monkeypatch):
+    """Promise: the code of the page runs, both ways give the same network, and what is named beside it is there."""
+    monkeypatch.chdir(tmp_path)
+    Path("model.onnx").write_bytes((ROOT / "tests/data/onnx/torch_script_streaming.onnx").read_bytes())
+    names = run_blocks("docs/export/ONNX.md")
+    net, traced = names["net"], names["traced"]
+    assert isinstance(net, ge.Network) and traced.network.same(net)
+    assert traced.notes() and traced.inputs() is not None
+    traced.save("model.gru")
+    assert ge.load("model.gru").output_size == net.output_size
