@@ -163,9 +163,9 @@ c-test: ## the C tests alone; CC, OUT, STRICT=1, SANITIZE=... as you like
 	@$(AGAIN) c-run
 
 .PHONY: activations
-activations: ## the activation functions over all 2^32 inputs (minutes); EVERY=7 for every seventh
+activations: ## the activation functions over all 2^32 inputs (minutes); EVERY=7 for every seventh, ONLY=tanh for those called so
 	@$(AGAIN) -j$(JOBS) $(OUT)/test_activations
-	@$(OUT)/test_activations --stride $(EVERY)
+	@$(OUT)/test_activations --stride $(EVERY) $(if $(ONLY),--only $(ONLY))
 
 ##@ The examples
 EXAMPLES := forecast generate_text classify_text recommend listen

@@ -8,6 +8,7 @@ in float32 is within a few ulp of them (docs/NUMERICS.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,22 @@ def _elu(a: Array, alpha: float) -> Array:
 def _exp(a: Array) -> Array:
     with np.errstate(over="ignore"):  # infinity is a result like others
         return np.asarray(np.exp(a))
+
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])  # NumPy has none; of zero elements too
+
+
+def _gelu(a: Array) -> Array:
+    # With erfc the left tail keeps its relative accuracy; below -40 it is 0 in float64, and -infinity * 0 is NaN.
+    result = 0.5 * np.maximum(a, -40) * _erfc(a * -math.sqrt(0.5))
+    return np.asarray(result, a.dtype if a.dtype.kind == "f" else None)
+
+
+def _gelu_tanh(a: Array) -> Array:
+    """0.5 a (1 + tanh(y)) with y = sqrt(2 / pi) (a + 0.044715 a^3): in other words a * sigmoid(2 y)."""
+    x = np.maximum(a, -40)  # where it is 0 in float64
+    with np.errstate(over="ignore"):
+        return np.asarray(x * _sigmoid(math.sqrt(8 / math.pi) * x * (1 + 0.044715 * x * x)))
 
 
 def _softmax(a: Array) -> Array:
@@ -66,6 +83,8 @@ _DEFINITIONS = {
     "clip": _Definition(13, (-1.0, 1.0), lambda a, alpha, beta: np.maximum(alpha, np.minimum(beta, a))),
     "exp": _Definition(14, (), _exp),
     "min_gru": _Definition(15, (), lambda a: np.where(a >= 0, a + 0.5, _sigmoid(a))),
+    "gelu": _Definition(16, (), _gelu),
+    "gelu_tanh": _Definition(17, (), _gelu_tanh),
     "softmax": _Definition(64, (), _softmax),
     "log_softmax": _Definition(65, (), _log_softmax),
 }

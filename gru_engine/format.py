@@ -29,6 +29,7 @@ from gru_engine.layers import (
     Last,
     Layer,
     Max,
+    Maximum,
     Mean,
     Multiply,
     Norm,
@@ -116,6 +117,7 @@ def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Arr
     methods: dict[type[Layer], Callable[..., Value]] = {
         Add: net.add,
         Multiply: net.multiply,
+        Maximum: net.maximum,
         Last: net.last,
         First: net.first,
         Blend: net.blend,

@@ -177,6 +177,11 @@ class Multiply(Layer):
 
 
 @dataclass(frozen=True, eq=False)
+class Maximum(Layer):
+    """The larger of ``a`` and ``b``, element by element, NaN if one of them is; b may have the width 1."""
+
+
+@dataclass(frozen=True, eq=False)
 class Affine(Layer):
     """``a * scale + shift``, element by element."""
 

@@ -24,6 +24,7 @@ from gru_engine.layers import (
     Dense,
     Input,
     Layer,
+    Maximum,
     Multiply,
     Norm,
     Slice,
@@ -130,6 +131,22 @@ class Operations(Sequences):
     def multiply(self, a: Vector, b: Vector, *, name: str | None = None) -> Value:
         """``a * b`` element by element, of the same width; one of the two may have the width 1."""
         return self._pairwise(Multiply, a, b, name)
+
+    def maximum(self, a: Vector, b: Vector, *, name: str | None = None) -> Value:
+        """The larger of a and b element by element, of the same width; one of the two may have the width 1.
+
+        It is NaN where a or b is, as ``numpy.maximum``. ``max`` is the largest value over the steps of a sequence.
+        """
+        return self._pairwise(Maximum, a, b, name)
+
+    def minimum(self, a: Vector, b: Vector, *, name: str | None = None) -> Value:
+        """The smaller of a and b element by element, of the same width; one of the two may have the width 1.
+
+        It is NaN where a or b is, as ``numpy.minimum``. It is computed as ``-maximum(-a, -b)``, which is exact.
+        """
+        a, b = self._vector(a, "a"), self._vector(b, "b")
+        self._check_pair("minimum", a, b)
+        return self._negative(self.maximum(self._negative(a), self._negative(b)), name=name)
 
     def blend(self, z: Vector, a: Vector, b: Vector, *, name: str | None = None) -> Value:
         """``z * a + (1 - z) * b`` element by element, of the same width: a where z is 1, b where z is 0."""
@@ -356,6 +373,10 @@ class Operations(Sequences):
         return self._append(Norm, [v], v.width, name, **fields)
 
     # ---- helpers
+
+    def _negative(self, v: Value, *, name: str | None = None) -> Value:
+        """The value with the other sign: with -0 as the shift that is so of zeros too."""
+        return self.affine(v, np.full(v.width, -1, np.float32), np.full(v.width, -0.0, np.float32), name=name)
 
     def _pairwise(self, kind: type[Layer], a: Vector, b: Vector, name: str | None) -> Value:
         a, b = self._vector(a, "a"), self._vector(b, "b")

@@ -31,6 +31,7 @@ from gru_engine.layers import (
     Last,
     Layer,
     Max,
+    Maximum,
     Mean,
     Multiply,
     Norm,
@@ -271,6 +272,7 @@ _INPUTS: dict[type[Layer], tuple[int, int]] = {
     Concat: (2, MAX_CONCAT),
     Add: (2, 2),
     Multiply: (2, 2),
+    Maximum: (2, 2),
     State: (0, 1),
     Repeat: (1, 2),
     Attention: (3, 3),
@@ -327,7 +329,7 @@ def _check_width(table: Table, i: int, node: Node, widths: list[int], operation:
     elif node.kind is Slice:
         end = node.parameters[0] + node.width
         table.check(end <= widths[0], i, "parameters", f"columns of the {widths[0]} of its input, not up to {end}")
-    elif node.kind in (Add, Multiply):
+    elif node.kind in (Add, Multiply, Maximum):
         expected = widths[0]
         if widths[1] not in (1, expected):
             raise FormatError(wrong)

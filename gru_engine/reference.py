@@ -34,6 +34,7 @@ from gru_engine.layers import (
     Last,
     Layer,
     Max,
+    Maximum,
     Mean,
     Multiply,
     Norm,
@@ -235,6 +236,8 @@ def evaluate(layer: Layer, inputs: list[Array], sequences: Sequences, multiply: 
             return np.asarray(a + inputs[1])
         case Multiply():
             return np.asarray(a * inputs[1])
+        case Maximum():
+            return np.asarray(np.maximum(a, inputs[1]))
         case Affine():
             return np.asarray(a * layer.scale + layer.shift)
         case Activate():

@@ -182,6 +182,53 @@ V_INLINE vec act_clip(float alpha, float beta, vec x) { return v_max(v_set1(alph
 /* A positive function that is linear to the right: g of the minGRU. */
 V_INLINE vec act_positive(vec x) { return v_select(v_ge(x, v_zero()), v_add(x, v_set1(0.5f)), act_sigmoid(x)); }
 
+/* 2^64 exp(high - less) is f + q f: high from -120 to 0, and a part of it that is small beside 1. */
+typedef struct { vec f, q; } act_factors;
+
+V_INLINE act_factors act_exp_in_parts(vec high, vec less) {
+    act_reduced a = act_reduce(high);
+    vec r = v_sub(a.r, v_fma(a.k, v_set1(-0x1.05c61p-29f), less));
+    return (act_factors){act_power(a.n, 64), act_expm1_near_0(r)};
+}
+
+/* x Phi(x) = max(x, 0) - p(|x|) with p(a) = a Phi(-a), which is at most 0.17 and for small a half of a: to the right no
+ * digits are lost, to the left there is p alone. The zero of the left tail is -0.
+ *
+ * Phi(-a) = exp(-a^2 / 2) N(a) / (c a N(a) + P(a)), with positive coefficients. The denominator is computed as
+ * 2 + a (c N + (P - 2) / a): for large a the rounding errors of N are in both parts of the fraction and cancel, for small
+ * a they are small beside 1 and 2. a^2 / 2 is taken in two parts, because the exponential makes an absolute error of its
+ * argument a relative one. The factor a comes in before the exponential is rounded, and the division, which rounds into
+ * the subnormals, last. fit: gelu */
+V_INLINE vec act_gelu(vec x) {
+    vec a = v_min(v_set1(14.5f), v_abs(x)), half = v_mul(a, v_set1(-0.5f)), square = v_mul(half, a);
+    act_factors e = act_exp_in_parts(square, v_fnma(half, a, square));
+    vec n = v_fma(v_set1(0x1.0b986p-7f), a, v_set1(0x1.4b3ea2p-4f));
+    n = v_fma(n, a, v_set1(0x1.76246ap-2f));
+    n = v_fma(n, a, v_set1(0x1.c01e6p-1f));
+    n = v_fma(n, a, v_set1(1.0f));
+    vec p = v_fma(v_set1(0x1.015958p+48f), a, v_set1(0x1.4a9ae8p+58f)); /* scaled by 2^64, as the exponential is */
+    p = v_fma(p, a, v_set1(0x1.a7825p+61f));
+    p = v_fma(p, a, v_set1(0x1.ade48cp+63f));
+    vec down = v_fma(v_fma(v_set1(0x1.40d83cp+65f), n, p), a, v_set1(0x1p65f));
+    vec fa = v_mul(e.f, a);
+    return v_sub(v_max(v_set1(-0.0f), x), v_div(v_mul(v_fma(e.q, fa, fa), n), down));
+}
+
+/* x sigmoid(v) = max(x, 0) - p(|x|) likewise, with p(a) = a e / (1 + e), e = exp(-v) and v = a (c + d a^2), taken in two
+ * parts as a^2 is. c and d are the sums of two floats each; the first one of c has so few bits that adding it to w, which
+ * is larger, is exact. fit: gelu */
+V_INLINE vec act_gelu_tanh(vec x) {
+    const vec c = v_set1(0x1.98846p+0f), d = v_set1(0x1.2444f2p-4f);
+    vec a = v_min(v_set1(11.0f), v_abs(x)), u = v_mul(a, a);
+    vec w = v_fnma(u, d, v_neg(c));
+    vec rest = v_fnma(v_fnma(a, a, u), d, v_fma(u, v_set1(0x1.49b16ap-29f), v_set1(-0x1.985794p-21f)));
+    rest = v_add(rest, v_fma(u, d, v_add(w, c))); /* v = -a (w - rest) */
+    vec high = v_mul(a, w);
+    act_factors e = act_exp_in_parts(high, v_fma(a, rest, v_fnma(a, w, high)));
+    vec fa = v_mul(e.f, a), one = v_set1(0x1p64f);
+    return v_sub(v_max(v_set1(-0.0f), x), v_div(v_fma(e.q, fa, fa), v_add(one, v_fma(e.q, e.f, e.f))));
+}
+
 /* The activation of a .gru node on 16 values; softmax and log-softmax, which see the whole vector, are elsewhere. */
 V_INLINE vec activate(int code, float alpha, float beta, vec x) {
     switch (code) {
@@ -200,6 +247,8 @@ V_INLINE vec activate(int code, float alpha, float beta, vec x) {
     case GRU_ACT_CLIP: return act_clip(alpha, beta, x);
     case GRU_ACT_EXP: return v_exp(x);
     case GRU_ACT_POSITIVE: return act_positive(x);
+    case GRU_ACT_GELU: return act_gelu(x);
+    case GRU_ACT_GELU_TANH: return act_gelu_tanh(x);
     default: return x;
     }
 }

@@ -50,6 +50,7 @@ typedef struct gru_vectors {
     void (*activation)(gru_act act, const float *a, float *out, size_t width);
     void (*add)(const float *a, const float *b, int broadcast, float *out, size_t width);
     void (*multiply)(const float *a, const float *b, int broadcast, float *out, size_t width);
+    void (*maximum)(const float *a, const float *b, int broadcast, float *out, size_t width); /* NaN if one is NaN */
     void (*affine)(const float *a, const float *scale, const float *shift, float *out, size_t width);
     void (*blend)(const float *z, const float *a, const float *b, float *out, size_t width); /* z a + (1 - z) b */
     void (*norm)(const gru_node *node, const float *a, float *out);
@@ -58,7 +59,6 @@ typedef struct gru_vectors {
     float (*score)(const float *query, const float *key, const float *v, float factor, size_t width);
 
     /* Over the steps of a sequence. */
-    void (*largest)(const float *a, float *out, size_t width);             /* out = the larger one */
     void (*divide)(float *out, float by, size_t width);                    /* out /= by */
     void (*accumulate)(float w, const float *a, float *out, size_t width); /* out += w a */
 } gru_vectors;

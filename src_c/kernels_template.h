@@ -99,12 +99,16 @@ static void multiply(const float *a, const float *b, int broadcast, float *out, 
     FOR_VECTORS(v_mul(AT(a), broadcast ? all : AT(b)));
 }
 
-static void blend_vectors(const float *z, const float *a, const float *b, float *out, size_t width) {
-    FOR_VECTORS(blend(AT(z), AT(a), AT(b)));
+/* The larger one, b if they are equal; a NaN stays. */
+V_INLINE vec larger(vec a, vec b) { return v_select(v_isnan(a), a, v_max(a, b)); }
+
+static void maximum(const float *a, const float *b, int broadcast, float *out, size_t width) {
+    const vec all = v_set1(*b);
+    FOR_VECTORS(larger(AT(a), broadcast ? all : AT(b)));
 }
 
-static void largest_of(const float *a, float *out, size_t width) {
-    FOR_VECTORS(v_select(v_isnan(AT(out)), AT(out), v_max(AT(out), AT(a))));
+static void blend_vectors(const float *z, const float *a, const float *b, float *out, size_t width) {
+    FOR_VECTORS(blend(AT(z), AT(a), AT(b)));
 }
 
 static void divide(float *out, float by, size_t width) { FOR_VECTORS(v_div(AT(out), v_set1(by))); }
@@ -122,7 +126,7 @@ static void quantise(const float *x, size_t width, gru_quantised *out) {
     vec most = v_set1(0x1p-100f), total = v_zero();
     for (size_t i = 0; i < width; i += GRU_LANES) {
         const vec a = v_abs(load_lanes(x + i, lanes_of(width, i / GRU_LANES)));
-        most = v_select(v_isnan(most), most, v_max(most, a));
+        most = larger(most, a);
     }
     const float m = v_max16(most);
     if (!(m < __builtin_inff())) { /* or what no number comes out of would become one */
@@ -201,7 +205,7 @@ static float largest(const float *a, size_t width) {
             }
             x = v_load(tail);
         }
-        most = v_select(v_isnan(most), most, v_max(most, x));
+        most = larger(most, x);
     }
     return v_max16(most);
 }
@@ -252,11 +256,11 @@ const gru_vectors NAMED(gru_vectors_) = {
     .activation = activation,
     .add = add,
     .multiply = multiply,
+    .maximum = maximum,
     .affine = affine,
     .blend = blend_vectors,
     .norm = norm,
     .score = score,
-    .largest = largest_of,
     .divide = divide,
     .accumulate = accumulate,
 };

@@ -232,7 +232,7 @@ static void run_pooling(const block *b, const gru_node *n) {
             if (first_step(b) + t == 0) {
                 memcpy(out, in, n->width * sizeof(float));
             } else if (n->op == GRU_OP_MAX) {
-                k->largest(in, out, n->width);
+                k->maximum(out, in, 0, out, n->width);
             } else {
                 k->add(out, in, 0, out, n->width);
             }
@@ -302,6 +302,7 @@ static void run_row(const block *b, const gru_node *n, float *const *in, float *
     switch (n->op) {
     case GRU_OP_ADD: k->add(in[0], in[1], nodes[n->inputs[1]].width < n->width, out, n->width); break;
     case GRU_OP_MULTIPLY: k->multiply(in[0], in[1], nodes[n->inputs[1]].width < n->width, out, n->width); break;
+    case GRU_OP_MAXIMUM: k->maximum(in[0], in[1], nodes[n->inputs[1]].width < n->width, out, n->width); break;
     case GRU_OP_BLEND: k->blend(in[0], in[1], in[2], out, n->width); break;
     case GRU_OP_AFFINE: k->affine(in[0], n->scale, n->shift, out, n->width); break;
     case GRU_OP_NORM: k->norm(n, in[0], out); break;

@@ -25,10 +25,11 @@ enum gru_op {
     GRU_OP_MEAN = 18,
     GRU_OP_MAX = 19,
     GRU_OP_ATTEND = 20,
-    GRU_OP_SUBSAMPLE = 21,
-    GRU_OP_REPEAT = 22,
-    GRU_OP_ATTENTION = 23,
-    GRU_OPS = 24
+    GRU_OP_MAXIMUM = 21,
+    GRU_OP_SUBSAMPLE = 22,
+    GRU_OP_REPEAT = 23,
+    GRU_OP_ATTENTION = 24,
+    GRU_OPS = 25
 };
 
 enum gru_activation {
@@ -48,6 +49,8 @@ enum gru_activation {
     GRU_ACT_CLIP = 13,
     GRU_ACT_EXP = 14,
     GRU_ACT_POSITIVE = 15,
+    GRU_ACT_GELU = 16,
+    GRU_ACT_GELU_TANH = 17,
     GRU_ACT_SOFTMAX = 64,
     GRU_ACT_LOG_SOFTMAX = 65
 };

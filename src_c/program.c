@@ -81,7 +81,7 @@ static gru_result take_activation(reader *in, uint32_t node, const unsigned char
     act->code = (int)u32_at(field);
     act->alpha = f32_at(field + 4);
     act->beta = f32_at(field + 8);
-    const int elementwise = act->code >= GRU_ACT_LINEAR && act->code <= GRU_ACT_POSITIVE;
+    const int elementwise = act->code >= GRU_ACT_LINEAR && act->code <= GRU_ACT_GELU_TANH;
     const int softmax = act->code == GRU_ACT_SOFTMAX || act->code == GRU_ACT_LOG_SOFTMAX;
     const unsigned used = parameters_used(act->code);
     if (!(elementwise || (softmax && may_be_softmax)) || !isfinite(act->alpha) || !isfinite(act->beta) ||
@@ -364,7 +364,8 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
                  [GRU_OP_FIRST] = {1, 1},     [GRU_OP_STATE] = {0, 1},      [GRU_OP_BLEND] = {3, 3},
                  [GRU_OP_SLICE] = {1, 1},     [GRU_OP_WINDOW] = {1, 1},     [GRU_OP_NORM] = {1, 1},
                  [GRU_OP_MEAN] = {1, 1},      [GRU_OP_MAX] = {1, 1},        [GRU_OP_ATTEND] = {2, 2},
-                 [GRU_OP_SUBSAMPLE] = {1, 1}, [GRU_OP_REPEAT] = {1, 2},     [GRU_OP_ATTENTION] = {3, 3}};
+                 [GRU_OP_SUBSAMPLE] = {1, 1}, [GRU_OP_REPEAT] = {1, 2},     [GRU_OP_ATTENTION] = {3, 3},
+                 [GRU_OP_MAXIMUM] = {2, 2}};
     if (n->n_inputs < arity[n->op].least || n->n_inputs > arity[n->op].most) {
         return bad(in, "node %u: operation %d has %zu inputs, expected %u to %u", node, n->op, n->n_inputs,
                    arity[n->op].least, arity[n->op].most);
@@ -410,6 +411,7 @@ static gru_result check_widths(reader *in, uint32_t node, const gru_node *n) {
         break;
     case GRU_OP_ADD:
     case GRU_OP_MULTIPLY:
+    case GRU_OP_MAXIMUM:
     case GRU_OP_BLEND:
         for (size_t i = 1; i < n->n_inputs; i++) {
             const size_t a = nodes[n->inputs[0]].width, b = nodes[n->inputs[i]].width;

@@ -101,6 +101,8 @@ UNBOUNDED: tuple[Spec, ...] = (
     "softplus",
     "silu",
     "min_gru",
+    "gelu",
+    "gelu_tanh",
 )
 JUMPING: tuple[Spec, ...] = (("thresholded_relu", 0.1),)
 GATES: tuple[Spec, ...] = ("sigmoid", "hard_sigmoid", ("hard_sigmoid", 1 / 6, 0.5))
@@ -247,6 +249,9 @@ class _Builder:
         if kind == 10:
             taps, dilation = int(self.rng.integers(1, 4)), int(self.rng.integers(1, 4))
             return net.window(h, taps, dilation, self.ahead((taps - 1) * dilation))
+        if kind == 13:
+            choose = net.maximum if self.chance(0.7) else net.minimum
+            return choose(h, self.dense(h, self.pick((1, width)), self.pick(BOUNDED)))
         return self.convolution(h) if kind in (11, 12) else h
 
     def other_axis(self, values: list[Value]) -> list[Value]:

@@ -413,7 +413,7 @@ def test_one_matrix_for_two_gates(draw, x):
         ("gru(W=a, U=b, concatenated=xx)", "concatenated of .* must be xh or hx, got 'xx'"),
         ("gru(W=b, concatenated=xh)", r"'b' \[12, 4\] has no room for input and state side by side"),
         ("gru(W=a, U=b, clip=often)", "clip of .* must be a number"),
-        ("gru(W=a, U=b, activation=gelu)", "activation 'gelu' is not known"),
+        ("gru(W=a, U=b, activation=glu)", "activation 'glu' is not known"),
         ("gru(W=a, U=b, activation=elu:x)", "the parameters of activation of .* must be numbers"),
         ("gru(W=a, U=b, reset_gate=z)", "a GRU of named arrays has no choice of reset_gate"),
         ("gru(W=a, U=b, color=red)", "gru has no option 'color'"),

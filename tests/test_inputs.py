@@ -16,6 +16,7 @@ from gru_engine import format
 from gru_engine.__main__ import main
 from gru_engine.layers import Gru
 from gru_engine.network import MAX_INPUTS
+from gru_engine.records import OPERATIONS
 
 from .file_tools import section, sign
 from .helpers import Array, assert_bits, each_isa, gru_arrays, token_network, uniform
@@ -518,8 +519,8 @@ def test_forged_inputs() -> None:
         (1, 20, 0, r"NODES\[1\].name .* expected one for each input"),
         (0, 20, 0, r"NODES\[1\].name .* expected one for each input"),
         (2, 0, 1, r"NODES\[2\]"),
-        (3, 0, 1, r"NODES\[3\].operation .* expected 3 to 23"),
-        (3, 0, 2, r"NODES\[3\].operation .* expected 3 to 23"),
+        (3, 0, 1, rf"NODES\[3\].operation .* expected 3 to {len(OPERATIONS)}"),
+        (3, 0, 2, rf"NODES\[3\].operation .* expected 3 to {len(OPERATIONS)}"),
     ):
         forged = edited(data, node, offset, value)
         with pytest.raises(ge.FormatError, match=message):

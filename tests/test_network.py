@@ -419,7 +419,7 @@ REFUSED: list[tuple[Callable[[Network], object], type[Exception], str]] = [
         r"scale must have the shape \[width = 3\], got \[2\]",
     ),
     # activations
-    (lambda n: n.activation(n.input(3), "gelu"), ValueError, "spec 'gelu' is not known; known are linear, sigmoid"),
+    (lambda n: n.activation(n.input(3), "glu"), ValueError, "spec 'glu' is not known; known are linear, sigmoid"),
     (lambda n: n.activation(n.input(3), ("relu", 1)), ValueError, "'relu' has 0 parameters, got 1"),
     (lambda n: n.activation(n.input(3), ("elu", 1, 2)), ValueError, "'elu' has 1 parameters, got 2"),
     (

@@ -19,7 +19,8 @@ from .helpers import uniform
 from .test_files import check_agreement
 from .test_format_damage import edited
 
-ADDED = ("State", "Blend", "Slice", "Window", "Norm", "Mean", "Max", "Attend", "Subsample", "Repeat", "Attention")
+ADDED = ("State", "Blend", "Slice", "Window", "Norm", "Mean", "Max", "Attend")
+ADDED += ("Maximum", "Subsample", "Repeat", "Attention")
 
 
 def stepping() -> Network:
@@ -43,7 +44,7 @@ def pooling() -> Network:
     net = Network()
     x = net.window(net.input(4), 3, 2, ahead=1)
     values = [net.mean(x), net.max(x), net.attend(x[:2], x), net.attend(x[2:3], x)]
-    net.output(net.activation(net.concat(values)[3:], "exp"))
+    net.output(net.activation(net.maximum(net.concat(values), values[0][:1])[3:], "exp"))
     return net
 
 
@@ -127,6 +128,10 @@ MATCHES: list[tuple[bytes, str, str, Any, str]] = [
     (AXES, "Attention", "p2", 1, "its inputs have"),
     (AXES, "Attention", "alpha", float("inf"), "a finite number, 1 of additive scores"),
     (AXES, "Attention", "alpha", 0.5, "a finite number, 1 of additive scores"),
+    (POOLING, "Maximum", "width", 11, "width .* is 11, expected 48, from its inputs"),
+    (POOLING, "Maximum", "edges", 1, "first_edge|expected 2 to 2"),
+    (POOLING, "Maximum", "slot0", 0, r"tensors\[0\] is 0, expected none"),
+    (POOLING, "Maximum", "alpha", 1.0, "alpha .* is 1.0, expected 0, as MAXIMUM does not use it"),
     (POOLING, "Mean", "width", 11, "width .* is 11, expected 12, from its inputs"),
 ]
 

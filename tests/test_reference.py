@@ -183,6 +183,8 @@ SCALAR: dict[Any, Callable[[float], float]] = {
     "softsign": lambda a: a / (1 + abs(a)),
     "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
     "silu": lambda a: a * sigmoid(a),
+    "gelu": lambda a: a * math.erfc(-a / math.sqrt(2)) / 2,
+    "gelu_tanh": lambda a: a * sigmoid(2 * math.sqrt(2 / math.pi) * (a + 0.044715 * a**3)),
 }
 
 

@@ -85,6 +85,8 @@ FUNCTIONS: tuple[tuple[Any, Any, float | None], ...] = (
     (("scaled_tanh", 1.5, 0.5), "softsign", None),
     ("softplus", ("affine", 0.25, 0.5), 2.0),
     (("elu", 0.7), "silu", 0.5),
+    ("gelu", "sigmoid", None),
+    ("gelu_tanh", "hard_sigmoid", 1.5),
     ("linear", ("thresholded_relu", 0.5), 1.0),
 )
 

@@ -2,7 +2,7 @@
 """Compute the constants of src_c/activations.h.
 
     python tools/fit_activations.py              all of them
-    python tools/fit_activations.py tanh log     some of them: ln2, tanh, expm1, log, softplus
+    python tools/fit_activations.py tanh log     some of them: ln2, tanh, expm1, log, softplus, gelu
 
 Each polynomial minimises the largest relative error of the function it serves (Remez exchange in 50 digits). Its
 coefficients are rounded to float32 one after the other, lowest power first, each time fitting the remaining ones anew,
@@ -156,7 +156,57 @@ def fit_softplus():
     fit("softplus", value, weight, mp.mpf(10) ** -7, (mp.mpf(2) / 3 + mp.mpf(10) ** -6) ** 2, 3)
 
 
-FITS = {"ln2": fit_ln2, "tanh": fit_tanh, "expm1": fit_expm1, "log": fit_log, "softplus": fit_softplus}
+def fit_gelu():
+    """Phi(-a) = exp(-a^2 / 2) N(a) / (c a N(a) + P(a)) for 0 <= a <= 14.5, and the argument of the sigmoid of gelu_tanh.
+
+    N and c, which is about sqrt(2 pi), are those of the quotient of this form, of the degrees 4 and 5, that meets the
+    function at Chebyshev's points of (a - 3) / (a + 3); P is fitted to them, rounded as they are.
+    """
+    low, high, centre = mp.mpf(10) ** -9, mp.mpf("14.51"), 3
+
+    def tail(a):
+        return mp.exp(a * a / 2) * mp.erfc(a / mp.sqrt(2)) / 2
+
+    degree = 4
+    unknown = 2 * degree + 2
+    system, right = mp.matrix(unknown, unknown), mp.matrix(unknown, 1)
+    least, most = mp.mpf(-1), (high - centre) / (high + centre)
+    for row in range(unknown):
+        s = least + (most - least) * (1 - mp.cos(mp.pi * (row + mp.mpf(1) / 2) / unknown)) / 2
+        a = centre * (1 + s) / (1 - s)
+        for k in range(degree + 1):  # the denominator's coefficients follow the numerator's, the first of which is 1
+            system[row, degree + k] = -tail(a) * a**k
+            if k:
+                system[row, k - 1] = a**k
+        system[row, unknown - 1] = -tail(a) * a ** (degree + 1)
+        right[row] = -1
+    solution = list(mp.lu_solve(system, right))
+    factor = to_float32(solution[-1] / solution[degree - 1])
+    n = [mp.mpf(1), *(to_float32(c) for c in solution[:degree])]
+    print("gelu: c, N, P\n   ", c_constant(factor), "\n   ", ", ".join(map(c_constant, n)))
+
+    def value(a):
+        return mp.polyval(n[::-1], a) * (1 / tail(a) - factor * a)
+
+    fit("gelu", value, lambda a: tail(a) / mp.polyval(n[::-1], a), low, high, degree)
+    linear = 2 * mp.sqrt(2 / mp.pi)
+    cubic = linear * mp.mpf("0.044715")
+    # The first high part has 20 bits, so that the difference of it and a float32 that is larger is exact.
+    parts = [mp.nint(linear * 2**19) / 2**19, to_float32(cubic)]
+    print("gelu_tanh: factors of x and x^3, each as high + low")
+    print(
+        "   ", ", ".join(c_constant(to_float32(c)) for c in (parts[0], linear - parts[0], parts[1], cubic - parts[1]))
+    )
+
+
+FITS = {
+    "ln2": fit_ln2,
+    "tanh": fit_tanh,
+    "expm1": fit_expm1,
+    "log": fit_log,
+    "softplus": fit_softplus,
+    "gelu": fit_gelu,
+}
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:] or FITS:

@@ -341,6 +341,8 @@ def activation_of(function: Callable[..., Any]) -> str:
 
     given = dict(function.keywords) if isinstance(function, functools.partial) and not function.args else {}
     inner = function.func if isinstance(function, functools.partial) else function
+    if inner is jax.nn.gelu and set(given) <= {"approximate"}:
+        return "gelu_tanh" if given.get("approximate", True) else "gelu"
     for name, (parameter, default) in _WITH_PARAMETER.items():
         if inner is getattr(jax.nn, name) and set(given) <= {parameter}:
             return f"{name}:{float(given.get(parameter, default))!r}"

@@ -247,8 +247,8 @@ def cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
 class Node:
     """One operation.
 
-    ``operation`` is one of input, tokens, state, one_hot, embedding, dense, gru, affine, activation, add, multiply, norm, last,
-    first, and of ``gru_engine.export.over_time`` conv1d, mean, max, attend; ``inputs`` are the ids that it reads; its own
+    ``operation`` is one of input, tokens, state, one_hot, embedding, dense, gru, affine, activation, add, multiply, maximum,
+    minimum, norm, last, first, and of ``gru_engine.export.over_time`` conv1d, mean, max, attend; ``inputs`` are the ids that it reads; its own
     outputs have the ids from ``first`` on. A node of the operation intermediate is no value of a network by itself, such as
     weights that are a softmax over time: what reads it becomes another node, and if it is needed all the same, the model is
     refused with the text in its options, ``refusal``.
@@ -414,6 +414,10 @@ class Graph:
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         """``a * b``, broadcast."""
         return self.pointwise("multiply", broadcast(a, b), {})
+
+    def extremum(self, a: Tensor, b: Tensor, largest: bool) -> Tensor:
+        """The larger, or the smaller, of a and b, broadcast."""
+        return self.pointwise("maximum" if largest else "minimum", broadcast(a, b), {})
 
     def softmax(self, t: Tensor, dim: int, log: bool) -> Tensor:
         """Softmax or log-softmax along an axis of features."""

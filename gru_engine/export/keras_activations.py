@@ -25,6 +25,7 @@ _PLAIN: dict[str, ActivationLike] = {
     "softsign": "softsign",
     "silu": "silu",
     "swish": "silu",
+    "gelu": "gelu",
     "elu": ("elu", 1.0),
     "celu": ("elu", 1.0),
     "leaky_relu": ("leaky_relu", 0.2),

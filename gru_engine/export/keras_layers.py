@@ -97,8 +97,6 @@ REFUSED = {
     "UpSampling1D": "it makes more steps of the sequence; a network has one output for each",
     "Lambda": "it is Python code",
     "RepeatVector": "it repeats the value of a whole sequence over the time",
-    "Maximum": "a maximum of two values is not among the engine's operations",
-    "Minimum": "a minimum of two values is not among the engine's operations",
     "LSTM": "of the recurrent layers only GRUs are supported",
     "SimpleRNN": "of the recurrent layers only GRUs are supported",
     "CuDNNLSTM": "of the recurrent layers only GRUs are supported",
@@ -317,6 +315,11 @@ def _multiply(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     for t in others:
         product = c.graph.multiply(product, t)
     return Value(product, _merged(c, inputs, False))
+
+
+@handles("Maximum", "Minimum")
+def _extremum(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
+    return Value(operations.extremum(c, _pairs(inputs, 1), spec.kind == "Maximum"), _merged(c, inputs, False))
 
 
 @handles("Concatenate")

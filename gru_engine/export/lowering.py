@@ -23,7 +23,7 @@ from gru_engine.export.graph import Array, Graph, Ids, Node
 from gru_engine.network import Network, Value
 
 _MOST_PARTS = 16  # pieces that are worth a concatenation; more are gathered by a matrix of zeros and ones
-_POINTWISE = ("affine", "activation", "add", "multiply")
+_POINTWISE = ("affine", "activation", "add", "multiply", "maximum", "minimum")
 _POOLING = ("mean", "max")  # over time, feature by feature
 
 
@@ -253,7 +253,15 @@ def _fuse(steps: dict[Key, Step], outputs: Iterable[list[Key]]) -> dict[Key, Ste
         if merged is not None:
             fused[key] = merged
             del fused[source]
+            if _is_identity(merged) and len(merged.inputs[0]) == 1:  # such as the half of 2 gelu(x)
+                source = merged.inputs[0][0]
+                if uses[source] == 1 and source in fused and fused[source].operation in ("activation", "dense"):
+                    fused[key] = fused.pop(source)
     return {key: fused[key] for key in steps if key in fused}
+
+
+def _is_identity(step: Step) -> bool:
+    return step.operation == "affine" and (step.arrays["scale"] == 1).all() and not step.arrays["shift"].any()
 
 
 def _scaled(before: Step, step: Step) -> dict[str, Array]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gru_engine.export import norms, operations
+from gru_engine.export import gelu, norms, operations
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Tensor, is_features
 from gru_engine.export.onnx_ops import HANDLERS, Above, Call, Context, axes_of, handles, plain
@@ -187,6 +187,16 @@ def _celu(c: Context, call: Call) -> Any:
     return operations.celu(c, call.inputs[0], float(call.attributes.get("alpha", 1.0)))
 
 
+@handles("Gelu")
+def _gelu(c: Context, call: Call) -> Any:
+    form = call.attributes.get("approximate", "none")
+    form = form.decode() if isinstance(form, bytes) else form
+    if form not in ("none", "tanh"):
+        raise ExportError(f"the approximation {form!r} is not known; known are none, tanh")
+    return c.graph.activation(call.inputs[0], "gelu" if form == "none" else "gelu_tanh")
+
+
+HANDLERS["Erf"] = lambda c, call: gelu.error_function(c.graph, call.inputs[0])
 HANDLERS["Mish"] = lambda c, call: operations.mish(c, call.inputs[0])
 HANDLERS["HardSwish"] = lambda c, call: operations.hardswish(c, call.inputs[0])
 
@@ -221,13 +231,7 @@ def _clip(c: Context, call: Call) -> Any:
 
 @handles("Max", "Min")
 def _extremum(c: Context, call: Call) -> Any:
-    tensors = [v for v in call.inputs if isinstance(v, Tensor)]
-    constants = [plain(v) for v in call.inputs if isinstance(v, np.ndarray)]
-    if len(tensors) != 1 or any(v.size != 1 for v in constants):
-        raise ExportError("the extremum of several values that depend on the input, or of an array, is not supported")
-    bounds = [float(v.reshape(-1)[0]) for v in constants]
-    low, high = (max(bounds, default=None), None) if call.op == "Max" else (None, min(bounds, default=None))
-    return operations.limited(c, tensors[0], low, high)
+    return operations.extremum(c, _operands(call), call.op == "Max")
 
 
 @handles("Softmax", "LogSoftmax")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gru_engine.export import norms, over_time
+from gru_engine.export import gelu, norms, over_time
 from gru_engine.export.common import Array, ExportError
 from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Tensor, axis_text, cat, is_features
 
@@ -127,6 +127,9 @@ def product(c: Context, a: Tensor, b: Tensor) -> Tensor:
         found = norms.normalised(c.graph, c.written, x, y, "inverse")
         if found is not None:
             return found
+    activated = gelu.product(c.graph, a, b)
+    if activated is not None:
+        return activated
     result = c.graph.multiply(a, b)
     if a.dims == b.dims and np.array_equal(a.ids, b.ids):
         norms.note_square(c.written, a, result)
@@ -417,6 +420,27 @@ def limited(c: Context, t: Tensor, low: float | None, high: float | None) -> Ten
     if (low, high) == (-_LARGEST, _LARGEST):
         return t
     return c.graph.activation(t, "relu" if (low, high) == (0, _LARGEST) else ("clip", low, high))
+
+
+def extremum(c: Context, values: Sequence[Any], largest: bool) -> Tensor:
+    """The largest, or the smallest, of several values element by element; constants among them are numbers."""
+    what = "maximum" if largest else "minimum"
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    constants = [np.asarray(value) for value in values if not isinstance(value, Tensor)]
+    for constant in constants:
+        if constant.size != 1:
+            raise ExportError(
+                f"the {what} of a value and an array of the shape {list(constant.shape)} is not supported"
+            )
+        if np.isnan(constant).any():
+            raise ExportError(f"the {what} of a value and NaN is NaN")
+    result = tensors[0]
+    for t in tensors[1:]:
+        result = c.graph.extremum(result, t, largest)
+    bounds = [float(constant.reshape(-1)[0]) for constant in constants]
+    if largest:
+        return limited(c, result, max(bounds, default=None), None)
+    return limited(c, result, None, min(bounds, default=None))
 
 
 def prelu(c: Context, t: Tensor, slopes: Array) -> Tensor:

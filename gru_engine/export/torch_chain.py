@@ -28,6 +28,8 @@ _FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "softsign": F.softsign,
     "softplus": F.softplus,
     "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "clip": torch.clamp,
     "exp": torch.exp,
     "softmax": lambda x: torch.softmax(x, -1),

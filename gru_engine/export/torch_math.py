@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from gru_engine.activations import ActivationLike
-from gru_engine.export import norms, operations
+from gru_engine.export import gelu, norms, operations
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import AxisError, Tensor, axis_text
 from gru_engine.export.operations import Context, axis_of, limited, parts
-from gru_engine.export.torch_ops import HANDLERS, Arguments, affine, beside_array, constant, handles, to_numpy
+from gru_engine.export.torch_ops import HANDLERS, Arguments, affine, beside_array, constant, extremum, handles, to_numpy
 
 # ---- arithmetic
 
@@ -163,6 +163,27 @@ def _softplus(c: Context, a: Arguments) -> Any:
 @handles("log_sigmoid")
 def _log_sigmoid(c: Context, a: Arguments) -> Any:
     return c.graph.affine(c.graph.activation(c.graph.affine(a.self, -1.0, 0.0), "softplus"), -1.0, 0.0)
+
+
+@handles("gelu")
+def _gelu(c: Context, a: Arguments) -> Any:
+    form = getattr(a, "approximate", "none")
+    if form not in ("none", "tanh"):
+        raise ExportError(f"the approximation {form!r} is not known; known are none, tanh")
+    return c.graph.activation(a.self, "gelu" if form == "none" else "gelu_tanh")
+
+
+HANDLERS["erf"] = lambda c, a: gelu.error_function(c.graph, a.self)
+
+
+@handles("maximum")
+def _maximum(c: Context, a: Arguments) -> Any:
+    return extremum(c, a, True)
+
+
+@handles("minimum")
+def _minimum(c: Context, a: Arguments) -> Any:
+    return extremum(c, a, False)
 
 
 HANDLERS["mish"] = lambda c, a: operations.mish(c, a.self)

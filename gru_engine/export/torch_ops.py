@@ -58,6 +58,12 @@ def affine(c: Context, t: Tensor, scale: Any, shift: Any) -> Tensor:
     return operations.affine(c, t, beside_array(scale), beside_array(shift))
 
 
+def extremum(c: Context, a: Arguments, largest: bool) -> Tensor:
+    """The larger or the smaller of the values ``self`` and ``other``, one of which may be a number."""
+    values = [value if isinstance(value, Tensor) else beside_array(value) for value in (a.self, a.other)]
+    return operations.extremum(c, values, largest)
+
+
 # ---- operations that change nothing
 
 

@@ -12,7 +12,7 @@ from gru_engine.export import norms, operations, over_time
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import AxisError, Tensor, axis_text, is_features
 from gru_engine.export.operations import Context, axis_of, variable
-from gru_engine.export.torch_ops import HANDLERS, Arguments, constant, handles, to_numpy
+from gru_engine.export.torch_ops import HANDLERS, Arguments, constant, extremum, handles, to_numpy
 
 # ---- convolution
 
@@ -85,9 +85,18 @@ def _amax(c: Context, a: Arguments) -> Any:
 
 @handles("max")
 def _max(c: Context, a: Arguments) -> Any:
+    if hasattr(a, "other"):
+        return extremum(c, a, True)
     if not hasattr(a, "dim"):
-        raise ExportError("only the maximum over time is supported, max(dim=...)")
+        raise ExportError("only the maximum over time is supported, max(dim=...), and that of two values, max(a, b)")
     return operations.largest(c, a.self, [a.dim], a.keepdim), None  # nothing can read the places of the maxima
+
+
+@handles("min")
+def _min(c: Context, a: Arguments) -> Any:
+    if not hasattr(a, "other"):
+        raise ExportError("a minimum over an axis is not supported, only that of two values, min(a, b)")
+    return extremum(c, a, False)
 
 
 @handles("adaptive_avg_pool1d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d")

@@ -66,7 +66,19 @@ def test_activations_of_the_gru(tmp_path, activation, recurrent):
 
 @pytest.mark.parametrize(
     "activation",
-    ["elu", "softplus", "silu", "swish", "leaky_relu", "celu", "sparse_sigmoid", "relu6", "hard_tanh", "exponential"],
+    [
+        "elu",
+        "softplus",
+        "silu",
+        "swish",
+        "leaky_relu",
+        "celu",
+        "sparse_sigmoid",
+        "relu6",
+        "hard_tanh",
+        "exponential",
+        "gelu",
+    ],
 )
 def test_more_activations_of_the_gru(activation):
     model = sequential(L.GRU(H, activation=activation, recurrent_activation=activation, return_sequences=True))
@@ -76,7 +88,7 @@ def test_more_activations_of_the_gru(activation):
     common.compare("reference and Keras", ge.reference.run(from_model(model), x), np.asarray(model(x)), TOLERANCE)
 
 
-@pytest.mark.parametrize("activation", ["gelu", "mish", "selu", "softmax", "hard_silu"])
+@pytest.mark.parametrize("activation", ["mish", "selu", "softmax", "hard_silu"])
 def test_activations_that_a_gru_cannot_have(activation):
     model = sequential(L.GRU(H, activation=activation))
     with pytest.raises(ExportError, match=f"GRU 'gru': activation '{activation}' cannot be used inside a GRU"):
@@ -245,7 +257,7 @@ def test_stateful_models_of_one_step(tmp_path):
 ACTIVATIONS = [
     "relu", "leaky_relu", "relu6", "softmax", "elu", "selu", "softplus", "softsign", "soft_shrink", "silu", "tanh", "tanh_shrink",
     "sigmoid", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "hard_shrink", "linear", "mish", "log_softmax",
-    "log_sigmoid", "celu", "glu", "sparse_sigmoid", None,
+    "log_sigmoid", "celu", "glu", "sparse_sigmoid", "gelu", None,
 ]  # fmt: skip
 
 
@@ -262,7 +274,7 @@ def test_exponential():
     assert [layer.operation for layer in net.layers] == ["input", "dense"]
 
 
-@pytest.mark.parametrize("activation", ["gelu", "squareplus", "sparsemax", "sparse_plus"])
+@pytest.mark.parametrize("activation", ["squareplus", "sparsemax", "sparse_plus"])
 def test_activations_that_are_refused(activation):
     with pytest.raises(ExportError, match=f"Dense 'dense': the activation '{activation}' cannot be expressed exactly"):
         export(sequential(L.Dense(O, activation=activation)))
@@ -313,7 +325,8 @@ MERGES = [
     lambda a, b, x: L.Add()([a, b, a]), lambda a, b, x: L.Multiply()([a, b]), lambda a, b, x: L.Average()([a, b, b]),
     lambda a, b, x: L.Subtract()([a, b]), lambda a, b, x: L.Concatenate()([b, x, a]),
     lambda a, b, x: L.Concatenate(axis=2)([x, x]), lambda a, b, x: L.GRU(3, return_sequences=True)(L.Concatenate()([a, x])),
-    lambda a, b, x: L.Add()([L.Dense(1)(a), b]),
+    lambda a, b, x: L.Add()([L.Dense(1)(a), b]), lambda a, b, x: L.Maximum()([a, b, L.Dense(H)(x)]),
+    lambda a, b, x: L.Minimum()([a, b]), lambda a, b, x: L.Maximum()([L.Dense(1)(a), b]),
 ]  # fmt: skip
 
 

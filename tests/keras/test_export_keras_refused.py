@@ -56,8 +56,6 @@ class Doubled(L.Layer):
         (lambda x: L.RNN([L.GRUCell(3), L.SimpleRNNCell(3)])(x), "its cell SimpleRNNCell"),
         (lambda x: L.Lambda(lambda a: a)(x), "Lambda 'lambda': it is Python code"),
         (lambda x: L.RepeatVector(3)(L.GRU(3)(x)), "RepeatVector 'repeat_vector': it repeats"),
-        (lambda x: L.Maximum()([x, x]), "Maximum 'maximum': a maximum of two values"),
-        (lambda x: L.Minimum()([x, x]), "Minimum 'minimum': a minimum"),
         (lambda x: L.Dot(axes=2)([x, x]), "Dot 'dot': it multiplies along axis 2 of"),
         (lambda x: L.MaxPooling1D(2)(x), "MaxPooling1D 'max_pooling1d': it makes fewer steps"),
         (lambda x: L.ZeroPadding1D(2)(x), "4 steps of padding .2 before, 2 behind. make the sequence longer"),

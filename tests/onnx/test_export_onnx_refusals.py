@@ -51,12 +51,16 @@ REFUSALS = {
         lambda m, x: m.node("GroupNormalization", x, m.weight(I), m.weight(I), num_groups=1),
         "GroupNormalization 'GroupNormalization_0': this operator is not supported",
     ),
-    "Erf": (lambda m, x: m.node("Erf", x), "Erf 'Erf_0': this operator is not supported"),
+    "Sin": (lambda m, x: m.node("Sin", x), "Sin 'Sin_0': this operator is not supported"),
+    "Erf": (
+        lambda m, x: m.node("Erf", x),
+        r"an error function is supported only as a part of a GELU, .*\(in 'Erf_0'\)",
+    ),
     "other domain": (
         lambda m, x: m.node("FusedGemm", x, domain="com.microsoft"),
         "com.microsoft.FusedGemm 'FusedGemm_0': this operator of the domain 'com.microsoft' is not supported",
     ),
-    "no name": (lambda m, x: m.node("Erf", x, name=""), "Erf -> 'v0': this operator is not supported"),
+    "no name": (lambda m, x: m.node("Sin", x, name=""), "Sin -> 'v0': this operator is not supported"),
     "attention": (
         lambda m, x: m.node("MatMul", x, m.node("Transpose", x, perm=[0, 2, 1])),
         "MatMul 'MatMul_1': both factors of a matrix product depend on the input",
@@ -69,7 +73,14 @@ REFUSALS = {
         lambda m, x: m.node("ReduceSum", x, np.array([1])),
         "ReduceSum 'ReduceSum_0': a sum over (the batch axis|time) is ",
     ),
-    "maximum": (lambda m, x: m.node("Max", x, fc(m, x, I)), "Max 'Max_1': the extremum of several values"),
+    "maximum with an array": (
+        lambda m, x: m.node("Max", x, m.weight(I)),
+        r"Max 'Max_0': the maximum of a value and an array of the shape \[6\]",
+    ),
+    "minimum with NaN": (
+        lambda m, x: m.node("Min", x, np.float32("nan")),
+        "Min 'Min_0': the minimum of a value and NaN",
+    ),
     "softmax over time": (lambda m, x: m.node("Softmax", x, axis=1), r"a softmax over time is .*\(in 'Softmax_0'\)"),
     "part of the time": (
         lambda m, x: m.node("Slice", x, *TRANSPOSED),
@@ -96,8 +107,8 @@ REFUSALS = {
         "does not fit the shape .*a size of its own",
     ),
     "squeezed batch": (
-        lambda m, x: m.node("Add", m.node("Squeeze", m.node("Erf", x), np.array([0])), m.constant(1.0)),
-        "Erf 'Erf_0'",
+        lambda m, x: m.node("Add", m.node("Squeeze", m.node("Sin", x), np.array([0])), m.constant(1.0)),
+        "Sin 'Sin_0'",
     ),
     "context repeated": (
         lambda m, x: m.node("Add", x, m.node("Slice", x, np.array([-1]), np.array([2**62]), np.array([1]))),
