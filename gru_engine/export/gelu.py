@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """GELU activations that a model writes out in elementary operations, as exporters do whose target knows none.
 
-They are the product of a value x and of a gate made of it, whatever the order of the factors: ``x (1 + erf(x / sqrt 2)) / 2``, with the
-approximation ``x (1 + tanh(y)) / 2`` or ``x sigmoid(2 y)``, where y is ``sqrt(2 / pi) (x + 0.044715 x^3)`` in any way of writing this
-polynomial. The graph already has the operations that lead to both factors, so a product is read backwards through them.
+They are the product of a value x and of a gate made of it, whatever the order of the factors: ``x (1 + erf(x / sqrt 2)) / 2``,
+or the approximation ``x (1 + tanh(y)) / 2`` and ``x sigmoid(2 y)``, where y is ``sqrt(2 / pi) (x + 0.044715 x^3)`` in any way of
+writing this polynomial. The graph already has the operations that lead to both factors, so a product is read backwards.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _polynomial(graph: Graph, ids: Ids, x: Ids, scale: Array, depth: int = 0) ->
         result[:, 0] += scale * node.arrays["shift"][places]
         return result
     if node.operation == "add":
-        return parts[0] + parts[1] * scale[:, np.newaxis]
+        return np.asarray(parts[0] + parts[1] * scale[:, np.newaxis])
     result = np.zeros((len(ids), 7))
     for i in range(4):
         for j in range(4):

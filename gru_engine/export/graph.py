@@ -248,10 +248,10 @@ class Node:
     """One operation.
 
     ``operation`` is one of input, tokens, state, one_hot, embedding, dense, gru, affine, activation, add, multiply, maximum,
-    minimum, norm, last, first, and of ``gru_engine.export.over_time`` conv1d, mean, max, attend; ``inputs`` are the ids that it reads; its own
-    outputs have the ids from ``first`` on. A node of the operation intermediate is no value of a network by itself, such as
-    weights that are a softmax over time: what reads it becomes another node, and if it is needed all the same, the model is
-    refused with the text in its options, ``refusal``.
+    minimum, norm, last, first, and of ``gru_engine.export.over_time`` conv1d, mean, max, attend; ``inputs`` are the ids that it
+    reads; its own outputs have the ids from ``first`` on. A node of the operation intermediate is no value of a network by
+    itself, such as weights that are a softmax over time: what reads it becomes another node, and if it is needed all the same,
+    the model is refused with the text in its options, ``refusal``.
     """
 
     operation: str

@@ -27,7 +27,7 @@
 
 #define BLOCK 8192 /* inputs at a time */
 
-static const char *only = ""; /* what the names of functions begin with */
+static const char *only = "";         /* what the names of functions begin with */
 static const struct vec_isa *isas[4]; /* those that can run here, fastest first */
 static int isa_count, failures;
 
@@ -79,7 +79,7 @@ static const struct function {
     {"elu", GRU_ACT_ELU, ref_elu, 1.05, -1, INFINITY},
     {"silu", GRU_ACT_SILU, ref_silu, 3.5, -0.2784647f, INFINITY}, /* least: -0.27846454, and the error */
     {"softsign", GRU_ACT_SOFTSIGN, ref_softsign, 1.5, -1, 1},
-    {"gelu", GRU_ACT_GELU, ref_gelu, 3.6, -0.1699713f, INFINITY},           /* least: -0.16997121 */
+    {"gelu", GRU_ACT_GELU, ref_gelu, 3.6, -0.1699713f, INFINITY},                /* least: -0.16997121 */
     {"gelu tanh", GRU_ACT_GELU_TANH, ref_gelu_tanh, 2.6, -0.1700408f, INFINITY}, /* least: -0.17004075 */
 };
 enum { FUNCTIONS = sizeof functions / sizeof functions[0] };
@@ -154,10 +154,10 @@ static size_t special_count;
 
 static void make_special_points(void) {
     static const float centres[] = {
-        0,        0x1p-126f, 0x1p-60f,  0x1p-12f,  0.5f,  0x1.6a09e6p-1f, 1,   0x1.6a09e6p0f, 2,
-        8,        9,         9.01f,     10,        16.6f, 17.3f,          40,  87.3365f,      88.02969f,
-        10.5f,    11,        14.4f,     14.5f,
-        88.7228f, 90,        103.2789f, 103.9721f, 104,   108.6f,         110, 0x1p126f,      INFINITY,
+        0,         0x1p-126f, 0x1p-60f, 0x1p-12f, 0.5f,  0x1.6a09e6p-1f, 1,        0x1.6a09e6p0f,
+        2,         8,         9,        9.01f,    10,    16.6f,          17.3f,    40,
+        87.3365f,  88.02969f, 10.5f,    11,       14.4f, 14.5f,          88.7228f, 90,
+        103.2789f, 103.9721f, 104,      108.6f,   110,   0x1p126f,       INFINITY,
     };
     enum { CENTRES = sizeof centres / sizeof centres[0], REDUCTIONS = 84, AROUND = 256 };
     special = malloc((CENTRES + REDUCTIONS) * AROUND * 2 * sizeof(float));
@@ -307,18 +307,10 @@ static void print_times(void) {
         const char *name;
         int code;
     } timed[] = {
-        {"(loop)", GRU_ACT_LINEAR},
-        {"sigmoid", GRU_ACT_SIGMOID},
-        {"tanh", GRU_ACT_TANH},
-        {"relu", GRU_ACT_RELU},
-        {"hard sigm.", GRU_ACT_HARD_SIGMOID},
-        {"elu", GRU_ACT_ELU},
-        {"softsign", GRU_ACT_SOFTSIGN},
-        {"softplus", GRU_ACT_SOFTPLUS},
-        {"silu", GRU_ACT_SILU},
-        {"gelu", GRU_ACT_GELU},
-        {"gelu tanh", GRU_ACT_GELU_TANH},
-        {"exp", FUNCTION_EXP},
+        {"(loop)", GRU_ACT_LINEAR},     {"sigmoid", GRU_ACT_SIGMOID},         {"tanh", GRU_ACT_TANH},
+        {"relu", GRU_ACT_RELU},         {"hard sigm.", GRU_ACT_HARD_SIGMOID}, {"elu", GRU_ACT_ELU},
+        {"softsign", GRU_ACT_SOFTSIGN}, {"softplus", GRU_ACT_SOFTPLUS},       {"silu", GRU_ACT_SILU},
+        {"gelu", GRU_ACT_GELU},         {"gelu tanh", GRU_ACT_GELU_TANH},     {"exp", FUNCTION_EXP},
         {"log", FUNCTION_LOG},
     };
     float x[384];

@@ -66,19 +66,7 @@ def test_activations_of_the_gru(tmp_path, activation, recurrent):
 
 @pytest.mark.parametrize(
     "activation",
-    [
-        "elu",
-        "softplus",
-        "silu",
-        "swish",
-        "leaky_relu",
-        "celu",
-        "sparse_sigmoid",
-        "relu6",
-        "hard_tanh",
-        "exponential",
-        "gelu",
-    ],
+    "elu softplus silu swish leaky_relu celu sparse_sigmoid relu6 hard_tanh exponential gelu".split(),
 )
 def test_more_activations_of_the_gru(activation):
     model = sequential(L.GRU(H, activation=activation, recurrent_activation=activation, return_sequences=True))
