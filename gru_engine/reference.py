@@ -177,7 +177,7 @@ def step(
     """
     if not net.causal:
         raise ValueError("a network that needs later steps (a reverse GRU, first, mean ...) cannot be stepped; use run")
-    given = _by_name(net, x)
+    given = by_name(net, x)
     one = all(array.ndim == (1 if isinstance(net.inputs[name], slice) else 0) for name, array in given.items())
     steps = {name: array[np.newaxis] if one else np.expand_dims(array, 1) for name, array in given.items()}
     y, state = run(net, steps, state=state, return_state=True, dtype=dtype)
@@ -454,8 +454,14 @@ def _cast(layer: Layer, dtype: npt.DTypeLike) -> Layer:
 # ---- arguments and results
 
 
-def _by_name(net: Network, x: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
-    """The inputs by name, however they came; not yet checked."""
+def by_name(net: Network, x: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    """The inputs by name, however they came: as a dict, or as one array. Their shapes and types are not checked.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a name is missing or unknown, or one array cannot be all inputs.
+    """
     if isinstance(x, Mapping):
         check_names(x, net.inputs)
         return {name: np.asarray(x[name]) for name in net.inputs}
@@ -472,7 +478,7 @@ def _by_name(net: Network, x: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> di
 
 def _checked_inputs(net: Network, x: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> tuple[list[Array], bool]:
     """The inputs with the axis B, and whether they came without."""
-    given = _by_name(net, x)
+    given = by_name(net, x)
     for name, array in given.items():
         what, part = (f"x[{name!r}]" if isinstance(x, Mapping) else "x"), net.inputs[name]
         _check_input(array, part.stop - part.start if isinstance(part, slice) else None, what)

@@ -323,7 +323,7 @@ def test_command_line(tool, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--outputs", "a"], "--outputs 'a' are not numbers"),
+        (["--outputs", "a"], "outputs: the model has no output 'a'; its 1 outputs have numbers alone"),
         (["--outputs", "1"], "there is no value 1"),
         (["--threshold", "1e-12"], "at most 1e-12 is accepted"),
         (["--metadata", str(DATA / "v3_tokens.npz")], "is not JSON"),

@@ -4,7 +4,7 @@
 The file alone is read, ``.keras`` or ``.h5``, of Keras 3, tf.keras or Keras 2; Keras is not needed for it::
 
     python tools/export_keras.py model.keras model.gru
-    python tools/export_keras.py model.h5 model.gru --outputs 0,2 --metadata about.json
+    python tools/export_keras.py model.h5 model.gru --outputs words,2 --metadata about.json
 
 Every export is run beside the float64 reference on random inputs, and beside Keras where it is installed: Keras 3 for files of
 Keras 3, the package tf_keras for older ones. A model with a mask is compared on padded sequences too. The largest differences are
@@ -17,25 +17,13 @@ from pathlib import Path
 from typing import IO
 
 import click
-import numpy as np
 
 from gru_engine.export import command, common
-from gru_engine.export.common import ExportError
-
-
-def parse_outputs(text: str | None) -> list[int] | None:
-    """Numbers of outputs, from ``"0,2"``."""
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ExportError(f'--outputs {text!r} are not numbers such as "0,2"') from None
 
 
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
 @command.source("model")
-@click.option("--outputs", help='Which of the values that the model returns become outputs, as "0" or "0,2".')
+@click.option("--outputs", help='Which of the model\'s outputs to keep, by name or number, as "words,tags" or "0".')
 @command.options
 def main(model: Path, out: Path, outputs: str | None, metadata: IO[bytes] | None, dtype: str, threshold: float) -> None:
     """See the module's docstring."""
@@ -43,7 +31,7 @@ def main(model: Path, out: Path, outputs: str | None, metadata: IO[bytes] | None
     from gru_engine.export.keras_check import compare_padded, inputs, run_beside
 
     with command.errors():
-        exported = export(model, outputs=parse_outputs(outputs))
+        exported = export(model, outputs=command.parse_outputs(outputs))
         for line in exported.notes():
             click.echo(line)
         running = run_beside(exported, model)
@@ -65,7 +53,7 @@ def main(model: Path, out: Path, outputs: str | None, metadata: IO[bytes] | None
             metadata=metadata,
             dtype=dtype,
             threshold=threshold,
-            inputs=np.asarray(inputs(exported)),
+            inputs=inputs(exported),
         )
     for comparison in padded:
         click.echo(comparison)

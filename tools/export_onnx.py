@@ -5,6 +5,7 @@ The model is read from the file alone; whatever framework it came from is not ne
 
     python tools/export_onnx.py model.onnx model.gru
     python tools/export_onnx.py model.onnx model.gru --axes TBF --outputs p,vad --metadata about.json
+    python tools/export_onnx.py model.onnx model.gru --axes sound=TBF,word=TB
 
 Every export is run beside the model on random inputs, by ONNX Runtime if it is installed and can run the model, else by the
 evaluator that comes with onnx; and beside the float64 reference. The largest differences are printed; above the threshold nothing
@@ -19,19 +20,28 @@ from typing import IO
 import click
 
 from gru_engine.export import command
+from gru_engine.export.common import ExportError
 
 
-def parse_outputs(text: str | None) -> list[int | str] | None:
-    """Names or numbers of outputs, from ``"p,vad"`` or ``"0,2"``; a name that is a number is meant first."""
-    if text is None:
-        return None
-    return [part.strip() for part in text.split(",") if part.strip()]
+def parse_axes(text: str | None) -> str | dict[str, str] | None:
+    """The axes of the first input from ``"TBF"``, or of each input from ``"x=TBF,word=TB"``."""
+    if text is None or "=" not in text:
+        return text
+    axes = {}
+    for part in text.split(","):
+        name, _, letters = part.rpartition("=")
+        if not name.strip() or not letters.strip() or name.strip() in axes:
+            raise ExportError(f'--axes {text!r} must be as "TBF", or for each input as "x=TBF,word=TB"')
+        axes[name.strip()] = letters.strip()
+    return axes
 
 
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
 @command.source("model")
 @click.option(
-    "--axes", help="What the axes of the input mean, a letter each, as BTF, TBF: B batch, T time, F features, 1 one."
+    "--axes",
+    help="What the axes of the first input mean, a letter each, as BTF, TBF: B batch, T time, F features, 1 one; of several "
+    "inputs by name, as sound=TBF,word=TB: what is not named is a state.",
 )
 @click.option("--outputs", help='Which of the model\'s outputs to keep, by name or number, as "p,vad" or "0".')
 @command.options
@@ -50,7 +60,7 @@ def main(
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error}; pip install onnx (and onnxruntime, to compare with it)") from error
     with command.errors():
-        traced = trace(model, axes=axes, outputs=parse_outputs(outputs)).with_runtime()
+        traced = trace(model, axes=parse_axes(axes), outputs=command.parse_outputs(outputs)).with_runtime()
         for line in traced.notes():
             click.echo(line)
         net = traced.network

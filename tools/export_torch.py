@@ -11,6 +11,7 @@ Anything else is exported from the module itself, whose class is imported and wh
 
     python tools/export_torch.py encoder.pt encoder.gru --module tools.train_g2p:Encoder --args "hidden=256"
     python tools/export_torch.py net.pt net.gru --module mymodels:Denoiser --input "float32[B,T,40]" --state "float32[2,B,256]"
+    python tools/export_torch.py net.pt net.gru --module mymodels:Tagger --input "words=int64[B,T]" --input "shape=float32[B,T,4]"
 
 Every export is run beside PyTorch (if it is installed) and beside the float64 reference on random inputs. The largest
 differences are printed; above the threshold nothing is written. The file holds some of these runs as golden vectors.
@@ -40,17 +41,32 @@ from gru_engine.export.common import ExportError
 EXAMPLE_SIZES = {"B": 3, "T": 5}  # what B and T stand for in an example; the exporter takes sizes of its own
 
 
-def parse_example(text: str) -> tuple[Any, str]:
-    """An example tensor and the meaning of its axes, from ``"float32[B,T,40]"``."""
+def parse_example(text: str) -> tuple[str, Any, str]:
+    """A parameter's name (or none), an example tensor and the meaning of its axes, from ``"x=float32[B,T,40]"``."""
     import torch
 
-    match = re.fullmatch(r"\s*(float32|float64|int64|int32)\s*\[([^\]]*)\]\s*", text)
-    axes = [part.strip() for part in match[2].split(",") if part.strip()] if match else []
+    match = re.fullmatch(r"\s*(?:([^\s=\[]+)\s*=)?\s*(float32|float64|int64|int32)\s*\[([^\]]*)\]\s*", text)
+    axes = [part.strip() for part in match[3].split(",") if part.strip()] if match else []
     if match is None or not all(axis in EXAMPLE_SIZES or axis.isdigit() for axis in axes):
         raise ExportError(f'{text!r} does not describe a tensor; expected for instance "float32[B,T,40]", "int64[B,T]"')
     shape = [EXAMPLE_SIZES.get(axis) or int(axis) for axis in axes]
     letters = "".join(axis if axis in EXAMPLE_SIZES else "F" for axis in axes)
-    return torch.zeros(shape, dtype=getattr(torch, match[1])), letters
+    return match[1] or "", torch.zeros(shape, dtype=getattr(torch, match[2])), letters
+
+
+def parse_examples(inputs: tuple[str, ...], states: tuple[str, ...]) -> tuple[Any, list[str]]:
+    """What forward takes, by position or by name, and the axes of each of the inputs."""
+    parsed = [parse_example(text) for text in (*inputs, *states)]
+    axes = [letters for _, _, letters in parsed[: len(inputs)]]
+    names = [name for name, _, _ in parsed]
+    if not any(names):
+        return tuple(tensor for _, tensor, _ in parsed), axes
+    if not all(names) or len(set(names)) < len(names):
+        raise ExportError(
+            f'--input and --state {", ".join((*inputs, *states))}: each must have a name of its own, as "x=float32[B,T,40]", or '
+            "none of them"
+        )
+    return {name: tensor for name, tensor, _ in parsed}, axes
 
 
 def guess_example(module: Any) -> str:
@@ -99,18 +115,29 @@ def make_module(name: str, arguments: str, arrays: dict[str, Any]) -> Any:
 
 
 def export_module(
-    arrays: dict[str, Any], name: str, arguments: str, example: str | None, states: tuple[str, ...], outputs: str | None
+    arrays: dict[str, Any],
+    name: str,
+    arguments: str,
+    inputs: tuple[str, ...],
+    states: tuple[str, ...],
+    outputs: str | None,
 ) -> tuple[Any, common.Run]:
     """The network of a module, and a function that runs the module."""
     from gru_engine.export.torch import trace
+    from gru_engine.export.torch_arguments import Arguments
 
     module = make_module(name, arguments, arrays)
-    guessed = guess_example(module) if example is None else example
-    tensor, axes = parse_example(guessed)
-    click.echo(f"input {guessed}" + " (guessed from the first layer; --input says otherwise)" * (example is None))
-    chosen = [int(i) for i in outputs.split(",")] if outputs else None
-    inputs = (tensor, *(parse_example(state)[0] for state in states))
-    traced = trace(module, inputs, axes=axes if example is not None else None, outputs=chosen)
+    given = inputs or (guess_example(module),)
+    example, letters = parse_examples(given, states)
+    for text in given:
+        click.echo(f"input {text}" + " (guessed from the first layer; --input says otherwise)" * (not inputs))
+    axes: Any = None
+    if len(inputs) > 1 or isinstance(example, dict):
+        named = list(example) if isinstance(example, dict) else Arguments.of(module, example).names
+        axes = dict(zip(named, letters))
+    elif inputs:
+        axes = letters[0]
+    traced = trace(module, example, axes=axes, outputs=command.parse_outputs(outputs))
     for line in traced.notes():
         click.echo(line)
     return traced.network, lambda x: traced.run(x)[0]
@@ -143,9 +170,14 @@ def export_chain(arrays: dict[str, Any], text: str | None) -> tuple[Any, common.
     "--module", "module_name", help="The module's class, as package.module:Class, found from the current directory."
 )
 @click.option("--args", "arguments", default="", help='Arguments of that class, as "40, hidden=256".')
-@click.option("--input", "example", help='What forward takes, as "float32[B,T,40]" or "int64[T,B]".')
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    help='What forward takes, as "float32[B,T,40]" or "int64[T,B]"; several in its order, or by name as "x=float32[B,T,40]".',
+)
 @click.option("--state", "states", multiple=True, help='An initial state that forward takes, as "float32[1,B,256]".')
-@click.option("--outputs", help='Which of the values that forward returns become outputs, as "0" or "0,2".')
+@click.option("--outputs", help='Which of the values that forward returns become outputs, as "0", "0,2" or by their keys.')
 @command.options
 def main(
     checkpoint: Path,
@@ -154,7 +186,7 @@ def main(
     key: str | None,
     module_name: str | None,
     arguments: str,
-    example: str | None,
+    inputs: tuple[str, ...],
     states: tuple[str, ...],
     outputs: str | None,
     **options: Any,
@@ -166,7 +198,7 @@ def main(
         arrays = read_arrays(checkpoint, key)
         run: common.Run | None
         if module_name is not None:
-            net, run = export_module(arrays, module_name, arguments, example, states, outputs)
+            net, run = export_module(arrays, module_name, arguments, inputs, states, outputs)
         else:
             net, run = export_chain(arrays, layers)
         origin = {"framework": "PyTorch", "checkpoint": checkpoint.name, "module": module_name, "layers": layers}

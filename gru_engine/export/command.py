@@ -67,6 +67,13 @@ def errors() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
+def parse_outputs(text: str | None) -> list[int | str] | None:
+    """Names or numbers of outputs, from ``"p,vad"`` or ``"0,2"``; a name that is a number is meant first."""
+    if text is None:
+        return None
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def read_metadata(file: IO[bytes]) -> dict[str, Any]:
     """The JSON object of a file."""
     try:
@@ -94,7 +101,7 @@ def save(
     metadata: IO[bytes] | None,
     dtype: str,
     threshold: float,
-    inputs: common.Array | None = None,
+    inputs: common.Inputs | None = None,
 ) -> None:
     """Check and write a network, and print how it went.
 
@@ -110,7 +117,7 @@ def save(
         What to call it.
     metadata, dtype, threshold
         The options.
-    inputs : array, optional
+    inputs : array or dict of arrays, optional
         See ``common.save``.
     """
     if metadata is not None:

@@ -9,7 +9,7 @@ as golden vectors, so that the same check can be made on any machine later.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gru_engine import reference
+from gru_engine._inputs import TokenInput
 from gru_engine.network import Network
 
 Array = npt.NDArray[Any]
-Run = Callable[[Array], Array]
-"""Runs a model on sequences: x [B, T, I] or tokens [B, T] -> y [B, T, O], or [B, O] where it is one per sequence."""
+Inputs = Array | Mapping[str, Array]
+"""What a network takes, B sequences of T steps: vectors [B, T, I] or tokens [B, T]; several inputs are arrays by name."""
+
+Run = Callable[[Any], Array]
+"""Runs a model on ``Inputs``: -> y [B, T, O], or [B, O] where it is one per sequence."""
 
 THRESHOLD = 1e-5
 """Largest accepted difference between two float32 sides, relative to the largest magnitude of the outputs."""
@@ -133,12 +137,30 @@ def compare(sides: str, got: Array, expected: Array, threshold: float = THRESHOL
     return comparison
 
 
-def random_inputs(net: Network, batch: int = 4, steps: int = 50, seed: int = 0) -> Array:
-    """Inputs for a check: float32 [batch, steps, I] from the normal distribution, or int64 tokens [batch, steps]."""
+# ---- inputs
+
+
+def random_inputs(net: Network, batch: int = 4, steps: int = 50, seed: int = 0) -> Inputs:
+    """Inputs for a check: float32 [batch, steps, I] from the normal distribution, or int64 tokens [batch, steps].
+
+    Of a network with several inputs they are such arrays by name.
+    """
     random = np.random.default_rng(seed)
-    if net.vocab_size is not None:
-        return random.integers(net.vocab_size, size=(batch, steps))
-    return random.standard_normal((batch, steps, net.input_size or 1)).astype(np.float32)
+    arrays = {name: _random_input(part, batch, steps, random) for name, part in net.inputs.items()}
+    return arrays if len(arrays) > 1 else next(iter(arrays.values()))
+
+
+def _random_input(part: slice | TokenInput, batch: int, steps: int, random: np.random.Generator) -> Array:
+    if isinstance(part, TokenInput):
+        return random.integers(part.vocab_size, size=(batch, steps))
+    return random.standard_normal((batch, steps, part.stop - part.start)).astype(np.float32)
+
+
+def cut(x: Inputs, rows: Any, steps: Any = slice(None)) -> Inputs:
+    """Some sequences, and of these some steps, of all inputs. Both are whatever NumPy takes as an index."""
+    if isinstance(x, Mapping):
+        return {name: array[rows, steps] for name, array in x.items()}
+    return x[rows, steps]
 
 
 # ---- saving
@@ -153,7 +175,7 @@ def save(
     dtype: str = "float32",
     threshold: float = THRESHOLD,
     metadata: dict[str, Any] | None = None,
-    inputs: Array | None = None,
+    inputs: Inputs | None = None,
     golden_steps: Sequence[int] = _GOLDEN_STEPS,
 ) -> list[Comparison]:
     """Check an export on random inputs, and write it with golden vectors.
@@ -175,7 +197,7 @@ def save(
         See ``compare``.
     metadata : dict, optional
         Is added to the network's.
-    inputs : array, optional
+    inputs : array or dict of arrays, optional
         What to run instead of ``random_inputs``: where some inputs mean something else to the framework, such as padding.
     golden_steps : sequence of int
         Lengths of the sequences that are kept in the file: the first steps of so many rows of the inputs.
@@ -207,8 +229,8 @@ def save(
 
     golden = []
     for row, steps in enumerate(golden_steps):
-        expected = np.asarray(outputs(x[:, :steps])[row], np.float32)
-        golden.append((x[row, :steps], expected, threshold * float(np.abs(expected).max())))
+        expected = np.asarray(outputs(cut(x, slice(None), slice(steps)))[row], np.float32)
+        golden.append((cut(x, row, slice(steps)), expected, threshold * float(np.abs(expected).max())))
     if dtype != "float32":
         model = gru_engine.load(net.tobytes(dtype))
         y = model.run(x)

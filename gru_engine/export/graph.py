@@ -269,6 +269,18 @@ class Node:
         return np.arange(self.first, self.first + self.width)
 
 
+def used_state(node: Node) -> str:
+    """What is wrong with an initial state that something else than a GRU reads."""
+    return (
+        f"the {node.name} is used in the computation: it has no time axis, and beside inputs of every step a network has "
+        "initial states of GRUs only"
+    )
+
+
+def _titled(tokens: Node) -> str:
+    return f"the tokens {tokens.name!r}" if tokens.name else "the tokens"
+
+
 class Graph:
     """The nodes of a model, in the order in which they were made.
 
@@ -299,9 +311,7 @@ class Graph:
             if node.options.get("kind") in ("padded", "stretched"):
                 raise ExportError(node.options["refusal"])
             if node.operation == "state" and not node.options.get("open"):
-                raise ExportError(
-                    f"the {node.name} is used in the computation: beside its one input, a network has initial states of GRUs only"
-                )
+                raise ExportError(used_state(node))
         ends = {node.per_sequence for node in used}
         if len(ends) == 2:
             raise AxisError("values of single time steps and a value of a whole sequence meet in one operation")
@@ -311,10 +321,17 @@ class Graph:
         self._starts.append(first)
         return node
 
+    def node_of(self, t: Tensor) -> Node:
+        """The node whose output the first feature of a tensor is."""
+        return self.nodes[int(self.node_numbers(t.ids.reshape(-1)[:1])[0])]
+
     # ---- sources
 
     def source(self, operation: str, dims: Sequence[Dim], name: str = "") -> Tensor:
-        """The network's input (``"input"``, ``"tokens"``), or an initial ``"state"``, with the given axes."""
+        """An input of the network (``"input"``, ``"tokens"``), or an initial ``"state"``, with the given axes.
+
+        Of several inputs each has a name, which the network's input gets.
+        """
         shape = [f for dim in dims for f in dim if isinstance(f, int)]
         node = self.new_node(operation, [], int(np.prod(shape)))
         node.name = name
@@ -322,15 +339,15 @@ class Graph:
 
     def is_tokens(self, t: Tensor) -> bool:
         """Whether a tensor is the input tokens, whatever its axes."""
-        return t.ids.size == 1 and self.nodes[int(self.node_numbers(t.ids.reshape(-1))[0])].operation == "tokens"
+        return t.ids.size == 1 and self.node_of(t).operation == "tokens"
 
     def _look_up(self, operation: str, t: Tensor, vocabulary: int, width: int, arrays: dict[str, Array]) -> Tensor:
         if not self.is_tokens(t):
             raise ExportError("only the input itself can be tokens, not something computed")
-        tokens = self.nodes[int(self.node_numbers(t.ids.reshape(-1))[0])]
+        tokens = self.node_of(t)
         if tokens.options.setdefault("vocabulary", vocabulary) != vocabulary:
             raise ExportError(
-                f"the tokens are read with vocabularies of {tokens.options['vocabulary']} and of {vocabulary}"
+                f"{_titled(tokens)} are read with vocabularies of {tokens.options['vocabulary']} and of {vocabulary}"
             )
         node = self.new_node(operation, [t.ids.reshape(-1)], width, arrays=arrays)
         return Tensor.of((*t.dims, (width,)), node.ids)

@@ -10,7 +10,7 @@ runs the model in Keras beside its network, where Keras is installed.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,31 +28,32 @@ from gru_engine.export.keras_calls import (
     parse_call,
     references,
 )
+from gru_engine.export.keras_inputs import Input, Inputs, find_inputs, input_names, is_functional, readings
 from gru_engine.export.keras_layers import LAYERS, Context, Masks, Value, refusal
 from gru_engine.export.keras_model import MODELS, Source, Spec, read, read_live
 from gru_engine.export.keras_recurrent import bidirectional, recurrent
-from gru_engine.export.keras_time import READS_TIME
-from gru_engine.export.traced import Outputs, Traced
+from gru_engine.export.traced import Outputs, Traced, selected
 from gru_engine.network import Network
 
 _SIZES = {"B": 7919, "T": 7907, "R": 7907}  # primes, which are no layer's width
 _HALF = ("float16", "bfloat16")
 
 
-def from_model(model: Any, *, outputs: Sequence[int] | None = None) -> Network:
+def from_model(model: Any, *, outputs: Sequence[int | str] | None = None) -> Network:
     """Turn a model into a network, exactly, or refuse.
 
     Parameters
     ----------
     model : path or live model
         A ``.keras`` or ``.h5`` file, or a Sequential or functional model of Keras 3 or tf.keras.
-    outputs : sequence of int, optional
-        Which of the model's outputs become outputs of the network. By default all, except states that are returned beside
-        sequences: those a stream carries by itself.
+    outputs : sequence of int or str, optional
+        Which of the model's outputs, by number or name, become outputs of the network. By default all, except states that
+        are returned beside sequences: those a stream carries by itself.
 
     Returns
     -------
     Network
+        Several inputs and several outputs have the model's names: those of its layers, of outputs in a dictionary its keys.
 
     Raises
     ------
@@ -64,15 +65,16 @@ def from_model(model: Any, *, outputs: Sequence[int] | None = None) -> Network:
     return export(model, outputs=outputs).network
 
 
-def export(model: Any, *, outputs: Sequence[int] | None = None) -> Exported:
+def export(model: Any, *, outputs: Sequence[int | str] | None = None) -> Exported:
     """Like ``from_model``, and return what is needed to run the model beside its network."""
     source = None if isinstance(model, (str, os.PathLike)) else read_live(model)
     errors: list[ExportError] = []
     try:
         source = read(model) if source is None else source
-        for layout in _layouts(source.model):
+        inputs = find_inputs(source.model)
+        for reading in readings(source.model, inputs):
             try:
-                return _Following(source, layout).exported(outputs)
+                return _Following(source, inputs, reading).exported(outputs)
             except ExportError as error:
                 errors.append(error)
     except ExportError:
@@ -83,14 +85,18 @@ def export(model: Any, *, outputs: Sequence[int] | None = None) -> Exported:
     raise max(errors, key=lambda error: error.progress)
 
 
-def lengths(x: npt.ArrayLike, padding: float | Sequence[float] = 0) -> npt.NDArray[np.int64]:
+def lengths(
+    x: npt.ArrayLike | Mapping[str, npt.ArrayLike], padding: float | Sequence[float] | Mapping[str, float] = 0
+) -> npt.NDArray[np.int64]:
     """The ``lengths=`` that stand for the mask that Keras makes of padded sequences.
 
     Parameters
     ----------
-    x : array_like [B, T, I], or tokens [B, T]
-    padding : number
-        The token 0 of ``Embedding(mask_zero=True)``, or the ``mask_value`` of ``Masking``, in all features of a step.
+    x : array_like [B, T, I], or tokens [B, T], or dict of str to these
+        Of several inputs those are looked at that ``padding`` names.
+    padding : number, or dict of str to number
+        The token 0 of ``Embedding(mask_zero=True)``, or the ``mask_value`` of ``Masking``, in all features of a step. Of a
+        model with several inputs ``Exported.padding`` has it by their names.
 
     Returns
     -------
@@ -99,8 +105,25 @@ def lengths(x: npt.ArrayLike, padding: float | Sequence[float] = 0) -> npt.NDArr
     Raises
     ------
     ValueError
-        If there is padding before or between valid steps: Keras skips those, which no length can say.
+        If there is padding before or between valid steps: Keras skips those, which no length can say. If inputs are padded
+        from different steps on: all have the same length in a network.
     """
+    if isinstance(x, Mapping):
+        named = padding if isinstance(padding, Mapping) else dict.fromkeys(x, padding)
+        missing = [name for name in named if name not in x]
+        if missing or not named:
+            raise ValueError(f"x lacks the input {missing[0]!r}" if missing else "padding names no input")
+        each = {name: lengths(x[name], mark) for name, mark in named.items()}
+        first, expected = next(iter(each.items()))
+        for name, found in each.items():
+            if not np.array_equal(found, expected):
+                raise ValueError(
+                    f"x[{name!r}] has sequences of {found.tolist()} steps before the padding, but x[{first!r}] of "
+                    f"{expected.tolist()}; lengths= holds for all inputs"
+                )
+        return expected
+    if isinstance(padding, Mapping):
+        raise ValueError("padding is given by the names of inputs, so x must be too")
     x = np.asarray(x)
     if x.ndim not in (2, 3):
         raise ValueError(f"x must be [B, T, I] or tokens [B, T], got an array of shape {list(x.shape)}")
@@ -115,131 +138,39 @@ def lengths(x: npt.ArrayLike, padding: float | Sequence[float] = 0) -> npt.NDArr
     return counts
 
 
-# ---- what the axes of the input mean
-
-
-def _input_shape(spec: Spec) -> list[int | None] | None:
-    """The shape of an input with its batch axis, None where a size is open."""
-    shape = spec.config.get("batch_shape", spec.config.get("batch_input_shape"))
-    if shape is None and isinstance(spec.config.get("shape"), list):
-        shape = [None, *spec.config["shape"]]
-    return None if shape is None else list(shape)
-
-
-def _first_shape(model: Spec) -> list[int | None]:
-    """The shape of the model's (first) input."""
-    for spec in model.children.values():
-        shape = _input_shape(spec)
-        if shape is not None:
-            return shape
-        if spec.is_model:
-            return _first_shape(spec)
-        if model.kind == "Sequential":
-            break
-    shape = model.config.get("build_input_shape")
-    if not isinstance(shape, list) or (shape and isinstance(shape[0], list)):
-        raise ExportError(
-            f"{model} does not say what its input is; call it once, or begin with an Input, and save it again"
-        )
-    return list(shape)
-
-
-def _layouts(model: Spec) -> list[str]:
-    """The possible meanings of the input's axes, the likely ones first: B batch, T time, F features, 1 an axis of size 1."""
-    shape, specs = _first_shape(model), list(model.walk())
-    time_major = any(spec.option("time_major", False) for spec in specs)
-    carried = any(spec.option("stateful", False) for spec in specs) or len(_inputs(model)) > 1
-    tokens = any(spec.kind == "Embedding" for spec in specs)
-    reads_time = any(spec.kind in (*RECURRENT, *READS_TIME) for spec in specs)  # only such a layer tells the axes apart
-    if len(shape) < 2:
-        raise ExportError(f"the input of {model} has the shape {shape}, expected a batch of sequences")
-    if tokens and len(shape) != 2:
-        raise ExportError(
-            f"the input of {model} has the shape {shape}, but there is an Embedding, which reads tokens [batch, time]"
-        )
-    if tokens or (len(shape) == 2 and shape[1] is None):
-        layouts = ["BT", "TB"]
-    elif len(shape) == 2:
-        layouts = ["BF", "BT"] if reads_time else ["BF"]
-    else:
-        layouts = [f"{order}{'F' * (len(shape) - 2)}" for order in ("BT", "TB")]
-        layouts += [f"B{'F' * (len(shape) - 2)}T"] if reads_time else []
-    if time_major:
-        layouts = sorted(layouts, key=lambda layout: not layout.startswith("TB"))
-    else:
-        layouts = [layout for layout in layouts if not layout.startswith("TB")]
-    single = [l.replace("T", "1") for l in layouts if "T" in l and shape[l.index("T")] == 1 and carried]
-    fits = [
-        l
-        for l in [*single, *layouts]
-        if len(l) == len(shape) and all(n is not None for c, n in zip(l, shape) if c == "F")
-    ]
-    if not fits:
-        raise ExportError(f"the input of {model} has the shape {shape}; the number of its features must be known")
-    return fits
-
-
-def _inputs(model: Spec) -> list[str]:
-    """The names of a functional model's inputs."""
-    return [name for name, _, _ in references(model.config.get("input_layers"))]
-
-
 # ---- following a model
 
 
 class _Following:
-    """A model that is followed with one meaning of its input's axes."""
+    """A model that is followed with one meaning of its inputs' axes."""
 
-    def __init__(self, source: Source, layout: str):
-        self.source, self.layout = source, layout
+    def __init__(self, source: Source, inputs: Inputs, reading: dict[str, str]):
+        self.source, self.given, self.reading = source, inputs, reading
         self.graph = Graph()
         sizes = dict(_SIZES)
-        if "T" in layout and (_first_shape(source.model)[layout.index("T")] or 1) > 1:
-            sizes["T"] = sizes["R"] = int(
-                _first_shape(source.model)[layout.index("T")] or 0
-            )  # for those that reshape it
+        for one in inputs.data:
+            layout = reading[one.name]
+            if "T" in layout and (one.shape[layout.index("T")] or 1) > 1:  # for those that reshape it
+                sizes["T"] = sizes["R"] = int(one.shape[layout.index("T")] or 0)
         self.context = Context(self.graph, sizes, major=source.major)
         self.places: dict[str, Tensor] = {}  # the inputs by name
 
     # -- inputs
 
-    def _main(self) -> Tensor:
-        shape = _first_shape(self.source.model)
-        kind = "tokens" if any(spec.kind == "Embedding" for spec in self.source.model.walk()) else "input"
+    def _source(self, one: Input) -> Tensor:
         dims: list[Dim] = []
-        for letter, size in zip(self.layout, shape):
+        for letter, size in zip(self.reading[one.name], one.shape):
             dims.append((letter,) if letter in "BT" else () if letter == "1" else (int(size or 0),))
-        return self.graph.source(kind, dims)
+        return self.graph.source("tokens" if one.tokens else "input", dims, one.name)
 
-    def _open_inputs(self, model: Spec) -> dict[str, Value]:
-        """The values of a functional model's inputs: one input, and initial states."""
-        names = _inputs(model)
-        uses: dict[str, set[str]] = {name: set() for name in names}
-        for spec in model.children.values():
-            for entry in spec.calls:
-                call = parse_call(spec, entry)
-                for role, read_by in (("input", call.inputs), ("state", call.states)):
-                    for name, _, _ in read_by:
-                        if name in uses:
-                            uses[name].add(role)
-        states = [name for name in names if uses[name] == {"state"}]
-        data = [name for name in names if name not in states]
-        if len(data) != 1:
-            raise ExportError(
-                f"the model has {len(data)} inputs ({', '.join(data)}); a network has one, and initial states of GRUs"
-            )
-        values = {}
-        by_name = {spec.name: spec for spec in model.children.values()}
-        for name in names:
-            shape = _input_shape(by_name[name])
-            if name in data:
-                self.places[name] = self._main()
-            elif shape is None or len(shape) != 2 or shape[1] is None:
-                raise ExportError(f"the initial state {name!r} has the shape {shape}, expected [batch, units]")
-            else:
-                self.places[name] = self.graph.source("state", [("B",), (int(shape[1]),)], f"input {name!r}")
-            values[name] = Value(self.places[name])
-        return values
+    def _open_inputs(self) -> dict[str, Value]:
+        """The values of the model's inputs: its sequences first, then initial states."""
+        data = dict(zip((n for n in self.given.order if n not in self.given.states), self.given.data))
+        sources = {name: self._source(one) for name, one in data.items()}
+        for name, units in self.given.states.items():
+            sources[name] = self.graph.source("state", [("B",), (units,)], f"input {name!r}")
+        self.places = {name: sources[name] for name in self.given.order}
+        return {name: Value(t) for name, t in self.places.items()}
 
     # -- layers
 
@@ -311,13 +242,13 @@ class _Following:
         """What a model returns."""
         if "layers" not in spec.config or spec.kind not in MODELS:
             raise ExportError(f"{spec} is a model of a class of its own, whose computation is Python code")
-        if not _is_functional(spec):
+        if not is_functional(spec):
             values = list(inputs)
             for layer in spec.children.values():
                 if layer.kind != "InputLayer":
                     values = self._layer(layer, values, [], {})
             return values
-        names = _inputs(spec)
+        names = input_names(spec)
         if len(names) != len(inputs):
             raise ExportError(
                 f"it has {len(names)} inputs ({', '.join(names)}), but is called with {len(inputs)} values"
@@ -371,12 +302,12 @@ class _Following:
         """The network."""
         model, followed = self.source.model, False
         try:
-            if _is_functional(model) and model.kind in MODELS:
-                values = self._functional(model, self._open_inputs(model))
-                names = [name for name, _, _ in references(model.config.get("output_layers"))]
+            given = self._open_inputs()
+            if is_functional(model) and model.kind in MODELS:
+                values = self._functional(model, given)
+                names = _output_layers(model.config.get("output_layers"))
             else:
-                self.places["input"] = self._main()
-                values = self._model(model, [Value(self.places["input"])])
+                values = self._model(model, list(given.values()))
                 names = [list(model.children.values())[-1].name] * len(values)
             followed = True
             self.context.masks.check()
@@ -387,7 +318,8 @@ class _Following:
             found = Outputs(self.graph, places, returned, "the model", labels)
             if outputs is not None and not outputs:
                 raise ExportError("outputs: choose at least one of the model's outputs")
-            chosen = found.choose() if outputs is None else list(outputs)
+            wanted = selected(outputs, _output_names(names, range(len(names))))
+            chosen = found.choose() if wanted is None else wanted
             network, fields = found.lowered(_output_names(names, chosen), chosen)
         except ExportError as error:
             error.progress = self.context.followed + 1e6 * followed - 0.5 * isinstance(error, AxisError)
@@ -396,22 +328,26 @@ class _Following:
             network=network,
             **fields,
             source=self.source,
-            layout=self.layout,
+            layouts={name: self.reading.get(name, self.reading.get("", "")) for name in self.places},
             inputs=self.places,
             returned=returned,
             masks=self.context.masks,
         )
 
     def _is_state(self, t: Tensor) -> bool:
-        return self.graph.nodes[int(self.graph.node_numbers(t.ids.reshape(-1)[:1])[0])].operation == "state"
+        return self.graph.node_of(t).operation == "state"
 
 
 def _drops(spec: Spec) -> bool:
     return bool(spec.option("dropout", 0) or spec.option("recurrent_dropout", 0))
 
 
-def _is_functional(model: Spec) -> bool:
-    return model.kind != "Sequential" and "input_layers" in model.config
+def _output_layers(value: Any, key: str = "") -> list[str]:
+    """Names for a functional model's outputs: of the layers, or the keys where they are in a dictionary."""
+    if isinstance(value, dict):
+        return [name for key, item in value.items() for name in _output_layers(item, str(key))]
+    found = references(value)
+    return [key or name for name, _, _ in found]
 
 
 def _output_names(names: list[str], chosen: Sequence[int]) -> list[str | None]:
@@ -435,7 +371,7 @@ class Exported(Traced):
     """A network, the model it was made from, and how the arrays of the one correspond to those of the other."""
 
     source: Source
-    layout: str  # what the axes of the model's input mean: B batch, T time, F features, 1 one time step
+    layouts: dict[str, str]  # what the axes of each input mean: B batch, T time, F features, 1 one time step; "" of states
     inputs: dict[str, Tensor]  # the model's inputs by name in its own order, initial states among them
     returned: list[Tensor]  # all that the model returns
     masks: Masks
@@ -446,9 +382,17 @@ class Exported(Traced):
         return any(spec.option("stateful", False) for spec in self.source.model.walk())
 
     @property
-    def padding(self) -> float | None:
-        """What marks the steps that the model skips; None if it skips none."""
-        return float(next(iter(self.masks.sources.values()))) if self.masks.used else None
+    def layout(self) -> str:
+        """What the axes of the first input mean."""
+        return next(filter(None, self.layouts.values()))
+
+    @property
+    def padding(self) -> float | dict[str, float] | None:
+        """What marks the steps that the model skips; with several inputs by their names; None if it skips none."""
+        if not self.masks.used:
+            return None
+        marks = {name: values[0] for name, values in self.masks.marks.items() if name in self.network.inputs}
+        return marks if len(self.network.inputs) > 1 else next(iter(marks.values()), None)
 
     @property
     def half_types(self) -> list[str]:
@@ -464,23 +408,24 @@ class Exported(Traced):
 
     def is_state(self, name: str) -> bool:
         """Whether the input of this name is an initial state."""
-        return any(self.inputs[name] is place for place in self.places[1:])
+        return not self.layouts[name]
 
     def notes(self) -> list[str]:
         """What was understood, in lines for people."""
         lines = []
         for name, t in self.inputs.items():
             state = ", initial state: state= when the model runs" if self.is_state(name) else ""
-            lines.append(f"input {name!r}: {t}{state}")
+            unread = ", which no output depends on: left out" if name in self.unread() else ""
+            lines.append(f"input {name!r}: {t}{state}{unread}")
         names = dict(zip(self.outputs, self.network.outputs))
         for i, t in enumerate(self.returned):
             kind = f"output {names[i]!r}" if i in names else "no output"
             kind += " (a final state: return_state= when the model runs)" if i in self.finals and i not in names else ""
             lines.append(f"value {i}: {t}, {kind}")
         if self.padding is not None:
-            lines.append(
-                f"steps of {self.padding:g} at the end of a sequence are padding: lengths= when the model runs"
-            )
+            marks = self.padding if isinstance(self.padding, dict) else {"": self.padding}
+            told = " and ".join(f"{value:g}{f' in {name!r}' * bool(name)}" for name, value in marks.items())
+            lines.append(f"steps of {told} at the end of a sequence are padding: lengths= when the model runs")
         elif self.masks.sources:
             lines.append("the mask reaches no layer that depends on it: padding is data, give no lengths=")
         if self.stateful:

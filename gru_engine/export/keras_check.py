@@ -11,16 +11,19 @@ import importlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gru_engine import reference
+from gru_engine._inputs import TokenInput
 from gru_engine.export import common
-from gru_engine.export.common import Array, ExportError
+from gru_engine.export.common import Array, ExportError, Inputs
 from gru_engine.export.keras import Exported
+from gru_engine.export.keras_calls import references
 from gru_engine.export.keras_model import to_numpy
 
 _HALF = ("float16", "bfloat16")
@@ -59,7 +62,10 @@ class Running(Exported):
         batch = len(ordered[0]) if self._steps else 0
         if batch not in self.twins:
             self.twins[batch] = _twin(self, batch)
-        returned = self.twins[batch](ordered if len(ordered) > 1 else ordered[0], training=False)
+        names = self.source.model.config.get("input_layers")
+        arrays = dict(zip(self.inputs, ordered))
+        passed = {key: arrays[_name(value)] for key, value in names.items()} if isinstance(names, dict) else ordered
+        returned = self.twins[batch](passed if len(passed) > 1 else ordered[0], training=False)
         return [to_numpy(value) for value in _flat(returned, self.source.model.config.get("output_layers"))]
 
     @property
@@ -67,10 +73,11 @@ class Running(Exported):
         """Whether the model takes one step and keeps its state."""
         return "T" not in self.layout and self.stateful
 
-    def outputs_for(self, x: Array) -> Array:
-        """Run the model from the start on what the network takes: x [B, T, I] or tokens [B, T]."""
-        if self._steps and len(x) in self.twins:
-            for layer in self.twins[len(x)].layers:
+    def outputs_for(self, x: Inputs) -> Array:
+        """Run the model from the start on what the network takes: x [B, T, I] or tokens [B, T], several by name."""
+        batch = len(next(iter(x.values())) if isinstance(x, Mapping) else x)
+        if self._steps and batch in self.twins:
+            for layer in self.twins[batch].layers:
                 if getattr(layer, "stateful", False):
                     (layer.reset_state if hasattr(layer, "reset_state") else layer.reset_states)()
         return self.run(x)[0]
@@ -156,10 +163,8 @@ def _loosened(value: Any, exported: Exported, batch: int | None) -> Any:
         if key in _BUILDS:
             continue
         if key in ("batch_shape", "batch_input_shape") and isinstance(item, list):
-            is_state = value.get("name") in exported.inputs and exported.is_state(value["name"])
-            times = [c == "T" and not is_state and len(item) == len(exported.layout) for c in exported.layout]
-            times += [False] * len(item)
-            item = [batch, *(None if t else n for n, t in zip(item[1:], times[1:]))]
+            layout = _layout_of(value.get("name"), len(item), exported)
+            item = [batch, *(None if c == "T" else n for n, c in zip(item[1:], layout[1:]))]
             if exported.layout.startswith("T"):
                 item[0], item[1] = None, batch
         elif key in ("unroll", "stateful"):
@@ -173,7 +178,18 @@ def _loosened(value: Any, exported: Exported, batch: int | None) -> Any:
     return result
 
 
+def _layout_of(name: Any, rank: int, exported: Exported) -> str:
+    """What the axes of an input mean; of one of a model inside by those of the same rank."""
+    layouts = [exported.layouts[name]] if name in exported.layouts else list(exported.layouts.values())
+    return next((layout for layout in layouts if len(layout) == rank), " " * rank)
+
+
 # ---- running
+
+
+def _name(reference: Any) -> str:
+    """The layer in ``["name", 0, 0]``."""
+    return references(reference)[0][0]
 
 
 def _flat(value: Any, structure: Any) -> list[Any]:
@@ -190,16 +206,27 @@ def _flat(value: Any, structure: Any) -> list[Any]:
 # ---- comparing
 
 
-def inputs(exported: Exported, batch: int = 4, steps: int = 50) -> Array:
+def inputs(exported: Exported, batch: int = 4, steps: int = 50) -> Inputs:
     """Random inputs in which no step is padding."""
-    x = common.random_inputs(exported.network, batch, steps)
+    net = exported.network
+    x = common.random_inputs(net, batch, steps)
+    given = dict(reference.by_name(net, x))
+    for name, mark in _marks(exported).items():
+        part = net.inputs[name]
+        if isinstance(part, TokenInput):
+            if part.vocab_size < 2:
+                raise ExportError("the only token is the one that stands for padding")
+            given[name] = np.where(given[name] == mark, given[name] + 1, given[name]) % part.vocab_size
+            given[name] = np.where(given[name] == mark, 1, given[name])
+    return given if isinstance(x, Mapping) else next(iter(given.values()))
+
+
+def _marks(exported: Exported) -> dict[str, float]:
+    """What marks padding in the inputs of the network, by their names."""
     padding = exported.padding
-    if padding is not None and exported.network.vocab_size is not None:
-        if exported.network.vocab_size < 2:
-            raise ExportError("the only token is the one that stands for padding")
-        x = np.where(x == padding, x + 1, x) % max(exported.network.vocab_size, 2)
-        x = np.where(x == padding, 1, x)
-    return x
+    if padding is None or isinstance(padding, dict):
+        return padding or {}
+    return dict.fromkeys(exported.network.inputs, padding)
 
 
 def compare_padded(
@@ -225,12 +252,17 @@ def compare_padded(
     ExportError
         If they differ by more than the threshold.
     """
-    if running.padding is None:
+    marks = _marks(running)
+    if not marks:
         return []
-    x = inputs(running, batch=4, steps=12)
+    random = inputs(running, batch=4, steps=12)
     counts: npt.NDArray[np.int64] = np.array([12, 7, 3, 1])
     valid = np.arange(12) < counts[:, np.newaxis]
-    x = np.where(valid if x.ndim == 2 else valid[..., np.newaxis], x, np.asarray(running.padding, x.dtype))
+    given = dict(reference.by_name(running.network, random))
+    for name, mark in marks.items():
+        array = given[name]
+        given[name] = np.where(valid if array.ndim == 2 else valid[..., np.newaxis], array, np.asarray(mark, array.dtype))
+    x: Inputs = given if isinstance(random, Mapping) else next(iter(given.values()))
     expected, got = running.outputs_for(x), np.asarray(engine(x, lengths=counts))
     if got.ndim == 3:
         expected, got = expected[valid], got[valid]

@@ -42,9 +42,16 @@ class Value:
 class Masks:
     """Where masks come from, and which layers used them or would have needed one."""
 
-    sources: dict[str, Any] = field(default_factory=dict)  # the layer, and what marks padding: a token or a value
+    sources: list[str] = field(default_factory=list)  # layers
+    marks: dict[str, list[float]] = field(default_factory=dict)  # the input, and what marks padding there: tokens or values
     used: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+
+    def begin(self, spec: Spec, inputs: Sequence[str], mark: float) -> None:
+        """Note that a layer makes a mask of the steps at which inputs are ``mark``."""
+        self.sources.append(str(spec))
+        for name in inputs:
+            self.marks.setdefault(name, []).append(mark)
 
     def read(self, spec: Spec, value: Value) -> None:
         """Note that a layer's result depends on where a sequence ends."""
@@ -59,12 +66,11 @@ class Masks:
         """
         if self.used and self.missed:
             raise ExportError(
-                f"{self.used[0]} has the mask of {next(iter(self.sources))} and skips padding, but {self.missed[0]} reads it as "
+                f"{self.used[0]} has the mask of {self.sources[0]} and skips padding, but {self.missed[0]} reads it as "
                 "data: the mask does not reach it, and lengths= would hold for both"
             )
-        values = {repr(value) for value in self.sources.values()}
-        if self.used and len(values) > 1:
-            raise ExportError(f"masks of different values meet: {', '.join(map(str, self.sources))}")
+        if self.used and any(len(set(map(repr, marks))) > 1 for marks in self.marks.values()):
+            raise ExportError(f"masks of different values meet: {', '.join(self.sources)}")
 
 
 @dataclass
@@ -147,7 +153,7 @@ def _masking(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     numbers = c.graph.node_numbers(x.tensor.ids.reshape(-1))
     if any(c.graph.nodes[n].operation != "input" for n in np.unique(numbers)):
         raise ExportError("it masks computed values; only steps of the input can be padding")
-    c.masks.sources[str(spec)] = number(spec.option("mask_value", 0.0))
+    c.masks.begin(spec, [c.graph.nodes[n].name for n in np.unique(numbers)], number(spec.option("mask_value", 0.0)))
     return Value(x.tensor, True)
 
 
@@ -172,7 +178,7 @@ def _embedding(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     if spec.option("lora_rank") or spec.option("quantization_config"):
         raise ExportError("it has a LoRA or quantised table; merge it and save the model again")
     if spec.option("mask_zero", False):
-        c.masks.sources[str(spec)] = 0
+        c.masks.begin(spec, [c.graph.node_of(x.tensor).name], 0.0)
     return Value(c.graph.embedding(x.tensor, spec.array("embeddings")), bool(spec.option("mask_zero", False)))
 
 
@@ -270,10 +276,10 @@ def _softmax(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
 # ---- merging
 
 
-def _merged(c: Context, values: Sequence[Value], every: bool) -> bool:
-    """Whether the result of a merge has a mask."""
+def _merged(c: Context, values: Sequence[Value]) -> bool:
+    """Whether the result of a merge has a mask. Before Keras 3 a value without one does not take it away."""
     masked = [value.masked for value in values]
-    return all(masked) if every or c.major >= 3 else any(masked)
+    return all(masked) if c.major >= 3 else any(masked)
 
 
 def _pairs(values: Sequence[Value], least: int) -> list[Tensor]:
@@ -294,19 +300,19 @@ def _sum(c: Context, tensors: Sequence[Tensor]) -> Tensor:
 
 @handles("Add")
 def _add(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
-    return Value(_sum(c, _pairs(inputs, 1)), _merged(c, inputs, False))
+    return Value(_sum(c, _pairs(inputs, 1)), _merged(c, inputs))
 
 
 @handles("Average")
 def _average(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     total = _sum(c, _pairs(inputs, 1))
-    return Value(c.graph.affine(total, 1 / len(inputs), 0.0), _merged(c, inputs, False))
+    return Value(c.graph.affine(total, 1 / len(inputs), 0.0), _merged(c, inputs))
 
 
 @handles("Subtract")
 def _subtract(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     a, b = _pairs(inputs, 2)
-    return Value(c.graph.add(a, c.graph.affine(b, -1.0, 0.0)), _merged(c, inputs, False))
+    return Value(c.graph.add(a, c.graph.affine(b, -1.0, 0.0)), _merged(c, inputs))
 
 
 @handles("Multiply")
@@ -314,7 +320,7 @@ def _multiply(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     product, *others = _pairs(inputs, 1)
     for t in others:
         product = c.graph.multiply(product, t)
-    return Value(product, _merged(c, inputs, False))
+    return Value(product, _merged(c, inputs))
 
 
 @handles("Maximum", "Minimum")
@@ -328,7 +334,7 @@ def _concatenate(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     dim = operations.axis_of(tensors[0], int(spec.option("axis", -1)))
     if not is_features(tensors[0].dims[dim]):
         raise ExportError(f"it joins values along the {axis_text(tensors[0].dims[dim])}; only features can be joined")
-    return Value(cat(tensors, dim), _merged(c, inputs, True))
+    return Value(cat(tensors, dim), _merged(c, inputs))
 
 
 # ---- moving axes; none of these layers passes a mask on

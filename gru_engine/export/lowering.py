@@ -19,12 +19,15 @@ import numpy as np
 from gru_engine import cells
 from gru_engine.activations import activation
 from gru_engine.export.common import ExportError
-from gru_engine.export.graph import Array, Graph, Ids, Node
+from gru_engine.export.graph import Array, Graph, Ids, Node, used_state
 from gru_engine.network import Network, Value
 
 _MOST_PARTS = 16  # pieces that are worth a concatenation; more are gathered by a matrix of zeros and ones
 _POINTWISE = ("affine", "activation", "add", "multiply", "maximum", "minimum")
 _POOLING = ("mean", "max")  # over time, feature by feature
+
+INPUTS = ("input", "tokens")
+"""The operations of the graph that become inputs of the network."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class _Lowering:
         if self._opaque(node) and not full:
             source = self._full(key.node, key.end)
             return Step("slice", [[source]], "", options={"start": key.start, "stop": key.stop})
-        if node.operation in ("input", "tokens"):
+        if node.operation in INPUTS:
             if key.end:
                 return Step(key.end, [[self._full(key.node, "")]], "")
             return Step(node.operation, [], node.name, options={**node.options, "width": node.width})
@@ -183,9 +186,7 @@ class _Lowering:
             inputs = [self.parts(ids, key.end) for ids in node.inputs]
             return Step(node.operation, inputs, node.name, node.arrays, node.options)
         if node.operation == "state":
-            raise ExportError(
-                f"the {node.name} is used in the computation: beside its one input, a network has initial states of GRUs only"
-            )
+            raise ExportError(used_state(node))
         raise AssertionError(node.operation)
 
     def _matrix(self, ids: Ids, W: Array, end: str) -> tuple[list[Key], Array]:
@@ -204,11 +205,12 @@ class _Lowering:
 
     # ---- all steps
 
-    def order(self, key: Key) -> tuple[int, int]:
-        """Whatever a key reads comes before it in this order."""
+    def order(self, key: Key) -> tuple[bool, int, int]:
+        """Whatever a key reads comes before it in this order, and all inputs come first."""
         if isinstance(key, Gathered):
-            return max(part.node for part in key.sources), 4
-        return key.node, 2 * bool(key.end) + (not self._is_full(key))
+            return True, max(part.node for part in key.sources), 4
+        place = 2 * bool(key.end) + (not self._is_full(key))
+        return place > 0 or self.nodes[key.node].operation not in INPUTS, key.node, place
 
     def demand(self, outputs: Iterable[list[Key]]) -> dict[Key, Step]:
         """All steps that the outputs need, each after those that it reads."""
@@ -287,7 +289,8 @@ def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
         elif step.operation == "tokens":
             if "vocabulary" not in options:
                 raise ExportError(
-                    "nothing looks the tokens up in a table, so the size of their vocabulary is not known"
+                    f"nothing looks the tokens {f'{name!r} ' * bool(name)}up in a table, so the size of their vocabulary is "
+                    "not known"
                 )
             values[key] = net.tokens(options["vocabulary"], name=name)
         elif step.operation == "activation":
@@ -312,11 +315,16 @@ def lower(graph: Graph, outputs: list[tuple[str | None, Ids]]) -> Lowered:
     graph : Graph
     outputs : list of (name or None, ids)
         The ids in order; an array of any shape, taken in C order.
+
+    Returns
+    -------
+    Lowered
+        Its network has the inputs that the outputs depend on, in the order of the graph, and no others.
     """
     lowering = _Lowering(graph)
     keys = [lowering.parts(ids.reshape(-1), "") for _, ids in outputs]
     steps = lowering.demand(keys)
-    if not any(step.operation in ("input", "tokens") for step in steps.values()):
+    if not any(step.operation in INPUTS for step in steps.values()):
         raise ExportError("no output depends on the input")
     net, values = _emit(_fuse(steps, keys))
     for (name, _), parts in zip(outputs, keys):

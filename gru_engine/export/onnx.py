@@ -12,38 +12,45 @@ returned.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 
+from gru_engine import reference
 from gru_engine.export import common, traced
-from gru_engine.export.common import Array, ExportError
+from gru_engine.export.common import Array, ExportError, Inputs
 from gru_engine.export.graph import AxisError, Dim, Graph, Tensor
 from gru_engine.export.onnx_ops import LENGTHS, Context
 from gru_engine.export.onnx_record import Argument, Record, load
 from gru_engine.export.onnx_run import Runner, evaluator, runtime
-from gru_engine.export.traced import THRESHOLD_FLOAT64, Outputs, example_sizes, input_dims, layouts, state_dims
+from gru_engine.export.roles import beside, certain, named_axes, without_time
+from gru_engine.export.traced import THRESHOLD_FLOAT64, Outputs, example_sizes, input_dims, layouts, selected, state_dims
 from gru_engine.network import Network
 
 _STEPS = 20  # of a comparison where the model takes any number
+_MOST_READINGS = 16  # of the axes of several inputs
+
+Axes = str | Mapping[str, str] | None
 
 
-def from_model(model: Any, *, axes: str | None = None, outputs: Sequence[int | str] | None = None) -> Network:
+def from_model(model: Any, *, axes: Axes = None, outputs: Sequence[int | str] | None = None) -> Network:
     """Turn an ONNX model into a network, exactly, or refuse.
 
     Parameters
     ----------
     model : path, bytes or onnx.ModelProto
-        Beside its input (several of the same axes count as one, side by side) it may take initial states of its GRUs and
-        the sequences' lengths: those become ``state=`` and ``lengths=`` when the network runs.
-    axes : str, optional
-        What the axes of the input mean, a letter each: ``B`` batch, ``T`` time, ``F`` features, ``1`` an axis of size 1. By
-        default it is found out; where batch and time cannot be told apart (there is no GRU) the batch comes first.
+        Beside its inputs, vectors and tokens of the same batch and time, it may take initial states of its GRUs and the
+        sequences' lengths: those become ``state=`` and ``lengths=`` when the network runs.
+    axes : str or dict of str to str, optional
+        What the axes of the (first) input mean, a letter each: ``B`` batch, ``T`` time, ``F`` features, ``1`` an axis of size
+        1. A dict says it of each input, by name; whatever else the model takes are states then, or lengths. By default it
+        is found out; where batch and time cannot be told apart (there is no GRU) the batch comes first.
     outputs : sequence of int or str, optional
         Names (or numbers) of the model's outputs that become outputs. By default all, except states that are returned beside
         other values: those a stream carries by itself.
@@ -51,7 +58,7 @@ def from_model(model: Any, *, axes: str | None = None, outputs: Sequence[int | s
     Returns
     -------
     Network
-        Compared with the model on random inputs. Its outputs have the model's names.
+        Compared with the model on random inputs. Its inputs and outputs have the model's names.
 
     Raises
     ------
@@ -65,76 +72,61 @@ def from_model(model: Any, *, axes: str | None = None, outputs: Sequence[int | s
     return trace(model, axes=axes, outputs=outputs).network
 
 
-def trace(model: Any, *, axes: str | None = None, outputs: Sequence[int | str] | None = None) -> Traced:
+def trace(model: Any, *, axes: Axes = None, outputs: Sequence[int | str] | None = None) -> Traced:
     """Like ``from_model``, and return what is needed to run the model beside its network."""
     record = Record(load(model))
-    chosen = _chosen(record, outputs)
+    chosen = selected(outputs, [output.name for output in record.model.graph.output])
+    if isinstance(axes, Mapping):
+        named_axes(axes, [argument.name for argument in record.arguments])
+        return _Task(record, chosen, list(axes)).trace_as(dict(axes))
     errors: list[ExportError] = []
-    for only_input in (None, *_possible_inputs(record)):
+    for inputs in (*_possible_inputs(record), None):
         try:
-            task = _Task(record, chosen, only_input)
-            possible = [axes] if axes is not None else task.layouts()
+            task = _Task(record, chosen, inputs)
+            for reading in task.readings(axes):
+                try:
+                    return task.trace_as(reading)
+                except ExportError as error:
+                    errors.append(error)
         except ExportError as error:
             errors.append(error)
-            continue
-        for layout in possible:
-            try:
-                return task.trace_as(layout)
-            except ExportError as error:
-                errors.append(error)
     # Of all guesses at the axes the one that came furthest was most likely right; at a tie, one that the axes fitted.
     raise max(errors, key=lambda error: (error.progress, not isinstance(error, AxisError)))
 
 
-def _possible_inputs(record: Record) -> list[str]:
-    """If the others may be states of cells that are written out, not of GRU nodes: what can be the input."""
+def _possible_inputs(record: Record) -> list[list[str]]:
+    """If the others may be states of cells that are written out, not of GRU nodes: what can be the only input."""
     states, lengths = record.roles()
     rest = [argument for argument in record.arguments if argument.name not in (*states, *lengths)]
     one_step = len({n for argument in rest for n in argument.shape if isinstance(n, str)}) <= 1  # the batch, no time
-    names = [a.name for a in rest if all(b.floats for b in rest if b is not a)]
+    names = [[a.name] for a in rest if all(b.floats for b in rest if b is not a)]
     return names if one_step and len(rest) > 1 else []
-
-
-def _chosen(record: Record, outputs: Sequence[int | str] | None) -> list[int] | None:
-    """The numbers of the chosen outputs."""
-    if outputs is None:
-        return None
-    names = [output.name for output in record.model.graph.output]
-    chosen = []
-    for wanted in outputs:
-        if isinstance(wanted, str) and wanted not in names and not wanted.isdecimal():
-            raise ExportError(f"outputs: the model has no output {wanted!r}; it has {', '.join(names)}")
-        chosen.append(names.index(wanted) if wanted in names else int(wanted))
-    return chosen
 
 
 class _Task:
     """A model that is about to be followed: what its arguments are for.
 
-    With ``only_input`` the model takes one time step of this input, and what else it takes are states, also of written-out cells.
+    With ``inputs`` whatever else the model takes are states, also of cells that are written out, or lengths.
     """
 
-    def __init__(self, record: Record, outputs: list[int] | None, only_input: str | None):
+    def __init__(self, record: Record, outputs: list[int] | None, inputs: list[str] | None):
         self.record = record
         self.outputs = outputs
         states, lengths = record.roles()
-        self.states, self.lengths = set(states), set(lengths)
+        self.given = inputs is not None
+        self.states, self.lengths = set(states) - set(inputs or ()), set(lengths) - set(inputs or ())
         names = [argument.name for argument in record.arguments]
-        self.written = {n for n in names if only_input is not None and n != only_input} - self.states - self.lengths
+        self.written = {n for n in names if inputs is not None and n not in inputs} - self.states - self.lengths
         self.states |= self.written
         self.inputs = [a for a in record.arguments if a.name not in self.states | self.lengths]
+        integers = [a for a in self.record.arguments if a.name in self.written and not a.floats]
+        if self.given and integers:
+            raise ExportError(f"input {integers[0]} is not named in axes, and tokens are no state")
         if not self.inputs:
             raise ExportError("the model has no input beside states and lengths")
         if len(lengths) > 1:
             raise ExportError(f"the lengths of the sequences are several inputs: {', '.join(lengths)}")
-        first = self.inputs[0]
-        self.tokens = record.are_tokens(first)
-        for other in self.inputs[1:]:
-            if self.tokens or record.are_tokens(other) or len(other.shape) != len(first.shape):
-                raise ExportError(
-                    f"the model has the inputs {first} and {other}; a network has one input, and only inputs of floats with "
-                    "the same axes can be taken as one"
-                )
+        self.tokens = {argument.name for argument in self.inputs if record.are_tokens(argument)}
         self.names = dict(zip(self._open_sizes(), traced.PRIMES[::-1]))
 
     def _open_sizes(self) -> list[str]:
@@ -143,10 +135,53 @@ class _Task:
     def _example(self, argument: Argument) -> list[int]:
         return [self.names[n] if isinstance(n, str) else n for n in argument.shape]
 
-    def layouts(self) -> list[str]:
-        """What the axes of the input may mean, as far as sizes that are open or 1 allow."""
-        first = self.inputs[0]
-        possible = layouts(self._example(first), not self.tokens, bool(self.states))
+    def readings(self, axes: str | None) -> Iterator[dict[str, str]]:
+        """What the axes of all inputs may mean, the likely meanings first; ``axes`` are those of the first input.
+
+        Raises
+        ------
+        ExportError
+            If an input cannot be one.
+        """
+        first, *others = self.inputs
+        found, errors = 0, []
+        for layout in [axes] if axes is not None else self._possible(first):
+            choices = [beside(layout, first.shape, self._possible(other), other.shape) for other in others]
+            errors += [self._misfit(layout, other) for other, fitting in zip(others, choices) if not fitting]
+            for chosen in itertools.islice(itertools.product(*choices), _MOST_READINGS):
+                reading = dict(zip((a.name for a in self.inputs), (layout, *chosen)))
+                if others and not self._can_be(reading):
+                    errors.append(self._misfit(layout, others[0]))
+                else:
+                    found += 1
+                    yield reading
+        if errors and not found:
+            raise errors[0]
+
+    def _can_be(self, reading: dict[str, str]) -> bool:
+        """Whether arguments are inputs for certain: of one step, where there are states of GRU nodes beside them."""
+        if not any("T" in layout for layout in reading.values()):
+            return bool(self.states)
+        return certain([(layout, name not in self.tokens) for name, layout in reading.items()])
+
+    def _misfit(self, layout: str, other: Argument) -> ExportError:
+        """Why an argument is no input beside the first one."""
+        first, rank, least = self.inputs[0], len(other.shape), sum(letter in "BT" for letter in layout)
+        both = f"the model has the inputs {first} and {other}"
+        vector = rank == least and other.name not in self.tokens and isinstance(other.shape[-1], int)
+        if "T" in layout and (rank < least or vector):
+            return without_time(f"{both}; {other.name!r}")
+        if "T" in layout and len(layout) > 2:
+            return ExportError(f"{both}, which do not have the same batch and time axes")
+        return ExportError(
+            f"the model takes one time step, and {', '.join(map(str, self.inputs))}; beside its inputs a network has only "
+            "states that GRU nodes take as initial_h or that GRU cells written out in elementary operators carry (axes= for each "
+            "input says which they are)"
+        )
+
+    def _possible(self, argument: Argument) -> list[str]:
+        """What the axes of an input may mean, as far as sizes that are open or 1 allow."""
+        possible = layouts(self._example(argument), argument.name not in self.tokens, bool(self.states))
         if self.written:
             possible = [layout for layout in possible if "T" not in layout]
         if any(node.op_type == "GRU" for node in self.record.nodes):
@@ -154,34 +189,36 @@ class _Task:
             possible += [layout.replace("B", "1") for layout in possible]
         kept = []
         for layout in dict.fromkeys(possible):
-            pairs = list(zip(layout, first.shape))
+            pairs = list(zip(layout, argument.shape))
             if any(letter in "BT" and size == 1 for letter, size in pairs):
                 continue  # an axis of size 1 is none
+            if any(letter == "1" and isinstance(size, int) and size != 1 for letter, size in pairs):
+                continue
             if any(letter == "F" and isinstance(size, str) for letter, size in pairs):
                 continue
             kept.append(layout)
         if not kept:
             raise ExportError(
-                f"the axes of the input {first} are not understood: expected batch, time and features, the features' number fixed"
+                f"the axes of the input {argument} are not understood: expected batch, time and features, the features' number "
+                "fixed"
             )
         return kept
 
-    def _sizes(self, layout: str) -> dict[str, int]:
-        """The sizes of batch and time: those of the model, or primes."""
-        sizes = example_sizes(self.record.numbers(), [c for c in layout if c in "BT"])
-        for letter, size in zip(layout, self.inputs[0].shape):
-            if letter in "BT" and isinstance(size, int):
-                sizes[letter] = size
-        sizes["R"] = sizes["T"]
-        return sizes
+    def _fixed(self, reading: dict[str, str]) -> dict[str, int]:
+        """Of batch and time the sizes that are numbers in the model."""
+        fixed: dict[str, int] = {}
+        for argument in self.inputs:
+            for letter, size in zip(reading[argument.name], argument.shape):
+                if letter in "BT" and isinstance(size, int) and fixed.setdefault(letter, size) != size:
+                    raise ExportError(
+                        f"the inputs {', '.join(map(str, self.inputs))} do not have the same batch and time axes"
+                    )
+        return fixed
 
     def _dims(self, layout: str, argument: Argument) -> list[Dim]:
         dims = input_dims(layout, self._example(argument))
-        for letter, own, first in zip(layout, argument.shape, self.inputs[0].shape):
-            if letter in "BT1" and isinstance(own, int) and isinstance(first, int) and own != first:
-                raise ExportError(f"the inputs {self.inputs[0]} and {argument} do not have the same axes")
-            if letter == "F" and isinstance(own, str):
-                raise ExportError(f"the input {argument} has an open number of features")
+        if any(letter == "F" and isinstance(size, str) for letter, size in zip(layout, argument.shape)):
+            raise ExportError(f"the input {argument} has an open number of features")
         return dims
 
     def _state_dims(self, layout: str, argument: Argument) -> list[Dim]:
@@ -192,25 +229,16 @@ class _Task:
         shape = [size if isinstance(n, str) else n for n in argument.shape]
         return state_dims(shape, None if batch is None else size)
 
-    def trace_as(self, layout: str) -> Traced:
-        """Follow the model with one meaning of the input's axes."""
-        if len(self.inputs) > 1 and ("T" not in layout or len(layout) < 3):
-            raise ExportError(
-                f"the model takes one time step, and {', '.join(map(str, self.inputs))}; a network has one input, and states "
-                "that GRU nodes take as initial_h or that GRU cells written out in elementary operators carry"
-            )
-        sizes = self._sizes(layout)
+    def trace_as(self, reading: dict[str, str]) -> Traced:
+        """Follow the model with one meaning of the inputs' axes."""
+        layout, fixed = reading[self.inputs[0].name], self._fixed(reading)
+        sizes = {**example_sizes(self.record.numbers(), [c for c in layout if c in "BT"]), **fixed}
+        sizes["R"] = sizes["T"]
         graph = Graph()
         places: dict[str, Any] = {}
-        dims = [self._dims(layout, argument) for argument in self.inputs]
-        widths = [math.prod(n for d in own for n in d if isinstance(n, int)) for own in dims]
-        name = self.inputs[0].name if len(self.inputs) == 1 else ""
-        source = graph.source("tokens" if self.tokens else "input", [(sum(widths),)], name)
-        start = 0
-        for argument, own, width in zip(self.inputs, dims, widths):
-            shape = [n for d in own for n in d if isinstance(n, int)]
-            places[argument.name] = Tensor.of(own, source.ids.reshape(-1)[start : start + width].reshape(shape))
-            start += width
+        for argument in self.inputs:
+            kind = "tokens" if argument.name in self.tokens else "input"
+            places[argument.name] = graph.source(kind, self._dims(reading[argument.name], argument), argument.name)
         for argument in self.record.arguments:
             if argument.name in self.states:
                 title = f"input {argument.name!r}, of shape {list(argument.shape)},"
@@ -226,13 +254,16 @@ class _Task:
             names = [output.name for output in self.record.model.graph.output]
             labels = [f"output {name!r}" for name in names]
             chooser = Outputs(graph, list(places.values()), returned, "the model", labels)
+            if not self.given and "T" not in layout:
+                doubtful = [a for a in self.inputs if a.name not in self.tokens]
+                for argument in doubtful if len(self.inputs) > 1 else ():
+                    chooser.check_no_state(places[argument.name], f"input {argument}")
             try:
                 network, fields = chooser.lowered(names, self.outputs)
             except ExportError:
                 raise
             except ValueError as error:  # of Network, about weights that are not finite
                 raise ExportError(f"the model has no network: {error}") from error
-            fixed = {c: n for c, n in zip(layout, self.inputs[0].shape) if c in "BT" and isinstance(n, int)}
             result = Traced(network, **fields, record=self.record, arguments=list(places), fixed=fixed)
             result.check()
             return result
@@ -240,8 +271,8 @@ class _Task:
             if self.written:
                 named = ", ".join(map(repr, sorted(self.written)))
                 error = ExportError(
-                    f"{error}; {named} would have to be the state of a GRU cell that is written out in elementary operators, "
-                    "because a network has one input"
+                    f"{error}; {named} would have to be the state of a GRU cell that is written out in elementary operators "
+                    "(if it is an input, say so with axes= for each input)"
                 )
             error.progress = math.inf  # the whole model was followed
             raise error from None
@@ -294,18 +325,21 @@ class Traced(traced.Traced):
 
     def inputs(self) -> dict[str, str]:
         """For each input of the model what it is for a network: ``"x"``, ``"state"`` or ``"lengths"``."""
-        kinds = ["lengths" if p is LENGTHS else "state" if self._is_state(p) else "x" for p in self.places]
-        return dict(zip(self.arguments, kinds))
+        kinds = {"input": "x", "tokens": "x", "state": "state"}
+        found = ["lengths" if node is None else kinds[node.operation] for node in self.sources]
+        return dict(zip(self.arguments, found))
 
     def notes(self) -> list[str]:
         """What was understood, in lines for people."""
         texts = {
             "x": "input",
+            "unread": "input, which no output depends on: left out",
             "state": "initial state: state= when the model runs",
             "lengths": "lengths= when the model runs",
         }
         lines = []
         for (name, kind), place in zip(self.inputs().items(), self.places):
+            kind = "unread" if name in self.unread() else kind
             lines.append(f"{name}: " + f"{place}, " * isinstance(place, Tensor) + texts[kind])
         names = [output.name for output in self.model.graph.output]
         lines += [f"{names[i]}: {t}, output" for i, t in self.outputs.items()]
@@ -330,17 +364,16 @@ class Traced(traced.Traced):
         runner = runtime(self.model) or evaluator(self.model)
         return Traced(**{**vars(self), "runner": runner})
 
-    def run(self, x: Array, state: Array | None = None, lengths: Array | None = None) -> tuple[Array, Array]:
+    def run(self, x: Inputs, state: Array | None = None, lengths: Array | None = None) -> tuple[Array, Array]:
         """Run the model on what the network takes, and lay its results out as the network's (see the base class)."""
-        steps = self.fixed.get("T")
-        if steps is not None and x.shape[1] != steps:
-            raise ExportError(f"the model takes sequences of {steps} steps, got {x.shape[1]}")
-        rows, group = len(x), self.fixed.get("B", 1)
-
-        def filled(a: Array | None) -> Array | None:
-            return None if a is None else np.concatenate([a, np.repeat(a[-1:], -rows % group, 0)])
-
-        y, after = super().run(np.asarray(filled(x)), filled(state), filled(lengths))
+        given = reference.by_name(self.network, x)
+        rows, steps = next(iter(given.values())).shape[:2]
+        if steps != self.fixed.get("T", steps):
+            raise ExportError(f"the model takes sequences of {self.fixed['T']} steps, got {steps}")
+        # A fixed number of rows is filled up with the last one.
+        filled = np.minimum(np.arange(rows + -rows % self.fixed.get("B", 1)), rows - 1)
+        some = [None if a is None else a[filled] for a in (state, lengths)]
+        y, after = super().run(common.cut(given, filled), *some)
         return y[:rows], after[:rows]
 
     def save(
@@ -364,7 +397,7 @@ class Traced(traced.Traced):
     def call(self, arguments: list[Any], lengths: Array | None) -> list[Any]:
         """Run the model."""
         runner = self.runner or self._evaluator()
-        first = next(a for a, place in zip(arguments, self.places) if isinstance(place, Tensor))
+        first = next(a for a, place in zip(arguments, self.places) if place is self.main)
         feed = {}
         for name, place, argument in zip(self.arguments, self.places, arguments):
             if place is LENGTHS:
@@ -373,7 +406,7 @@ class Traced(traced.Traced):
         return runner(feed)
 
     def _lengths(self, lengths: Array | None, shape: tuple[int, ...]) -> Array:
-        sizes = {f: n for dim, n in zip(self.places[0].dims, shape) for f in dim}
+        sizes = {f: n for dim, n in zip(self.main.dims, shape) for f in dim}
         return np.full(sizes.get("B", 1), sizes.get("T", 1)) if lengths is None else np.asarray(lengths)
 
     def _evaluator(self) -> Runner:
@@ -392,6 +425,6 @@ class Traced(traced.Traced):
             If it fails at the sizes of the comparison, or differs.
         """
         batch, steps = self.fixed.get("B", 3), self.fixed.get("T", _STEPS)
-        timed = traced.has_time(self.places[0])
+        timed = traced.has_time(self.main)
         lengths = 1 + np.arange(batch) * 7 % steps if self.takes_lengths and timed else None
         return self.compare(batch, steps, THRESHOLD_FLOAT64, "model", lengths)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,35 +28,42 @@ from torch.utils import _pytree as pytree
 from gru_engine.export import common, traced
 from gru_engine.export.common import Array, ExportError
 from gru_engine.export.graph import Graph, Tensor
+from gru_engine.export.roles import without_time
+from gru_engine.export.torch_arguments import Arguments, Reading
 from gru_engine.export.torch_record import Record, record
-from gru_engine.export.traced import THRESHOLD_FLOAT64, Outputs, example_sizes, input_dims, layouts, state_dims
+from gru_engine.export.traced import THRESHOLD_FLOAT64, Outputs, example_sizes, input_dims, selected, state_dims
 from gru_engine.network import Network
 
 
-def from_module(
-    module: nn.Module, example_input: Any, *, axes: str | None = None, outputs: Sequence[int] | None = None
-) -> Network:
+Axes = str | Mapping[str, str] | None
+Chosen = Sequence[int | str] | None
+
+
+def from_module(module: nn.Module, example_input: Any, *, axes: Axes = None, outputs: Chosen = None) -> Network:
     """Turn a module into a network, exactly, or refuse.
 
     Parameters
     ----------
     module : nn.Module
         It is copied; the copy is put into eval mode.
-    example_input : Tensor or tuple
-        What ``forward`` takes: sequences (``[batch, time, features]``, ``[time, batch, features]``, without the batch, or of one
-        step ``[batch, features]``), or integer tokens; and after it the initial states of GRUs, if forward takes them. Only
-        shapes and data types are used; batch and time may have any size.
-    axes : str, optional
-        What the axes of the input mean, a letter each: ``B`` batch, ``T`` time, ``F`` features, ``1`` an axis of size 1. By
-        default it is found out; where batch and time cannot be told apart (there is no GRU) the batch comes first.
-    outputs : sequence of int, optional
-        Which of the values that forward returns (counted through nested tuples) become outputs. By default all, except
-        states that are returned beside other values: those a stream carries by itself.
+    example_input : Tensor, tuple or dict
+        What ``forward`` takes, by position or by the names of its parameters: sequences (``[batch, time, features]``, ``[time,
+        batch, features]``, without the batch, or of one step ``[batch, features]``), or integer tokens; perhaps more of
+        them, with the same batch and time; and behind the first one the initial states of GRUs, if forward takes them.
+        Only shapes and data types are used; batch and time may have any size, best two different ones.
+    axes : str or dict of str to str, optional
+        What the axes of the (first) input mean, a letter each: ``B`` batch, ``T`` time, ``F`` features, ``1`` an axis of size
+        1. A dict says it of each input, by name; then all other tensors are states. By default it is found out; where
+        batch and time cannot be told apart (there is no GRU) the batch comes first.
+    outputs : sequence of int or str, optional
+        Which of the values that forward returns (counted through nested tuples, or by their keys in a dictionary) become
+        outputs. By default all, except states that are returned beside other values: those a stream carries by itself.
 
     Returns
     -------
     Network
-        Compared with the module on random inputs.
+        Compared with the module on random inputs. Several inputs have the names of forward's parameters, or the keys where
+        it takes one dictionary; those that no output depends on are left out.
 
     Raises
     ------
@@ -66,25 +73,19 @@ def from_module(
     return trace(module, example_input, axes=axes, outputs=outputs).network
 
 
-def trace(
-    module: nn.Module, example_input: Any, *, axes: str | None = None, outputs: Sequence[int] | None = None
-) -> Traced:
+def trace(module: nn.Module, example_input: Any, *, axes: Axes = None, outputs: Chosen = None) -> Traced:
     """Like ``from_module``, and return what is needed to run the module beside its network."""
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
     if isinstance(module, torch.jit.ScriptModule):
         raise ExportError("the module is TorchScript, a program; export the nn.Module that it was made from")
     module = _copied(module).cpu().eval().requires_grad_(False)
-    example = example_input if isinstance(example_input, tuple) else (example_input,)
-    leaves, spec = pytree.tree_flatten(example)
-    if not leaves or not isinstance(leaves[0], torch.Tensor):
-        raise ExportError("the first example input must be a tensor: the sequences, or tokens")
-
-    errors: list[ExportError] = []
+    arguments = Arguments.of(module, example_input)
+    readings, errors = arguments.readings(axes)
     records: dict[tuple[Any, ...], Record] = {}
-    for layout in [axes] if axes is not None else _layouts(leaves):
+    for reading in readings:
         try:
-            found = _trace_as(layout, module, leaves, spec, outputs, records)
+            found = _trace_as(reading, module, arguments, outputs, records, given=isinstance(axes, Mapping))
         except ExportError as error:
             errors.append(error)
         else:
@@ -109,25 +110,17 @@ def _copied(module: nn.Module) -> nn.Module:
     return copied
 
 
-def _layouts(leaves: list[Any]) -> list[str]:
-    """The possible meanings of the input's axes, the likely ones first."""
-    example, states = leaves[0], any(isinstance(leaf, torch.Tensor) for leaf in leaves[1:])
-    possible = layouts(example.shape, example.dtype.is_floating_point, states)
-    if not possible:
-        raise ExportError(f"an example input of shape {list(example.shape)} and type {example.dtype} is not supported")
-    return possible
-
-
 def _trace_as(
-    layout: str,
+    reading: Reading,
     module: nn.Module,
-    leaves: list[Any],
-    spec: Any,
-    outputs: Sequence[int] | None,
+    arguments: Arguments,
+    outputs: Chosen,
     records: dict[tuple[Any, ...], Record],
+    given: bool,
 ) -> Traced:
-    """Trace the module with one meaning of the input's axes."""
-    dims = input_dims(layout, leaves[0].shape)
+    """Trace the module with one meaning of its arguments; ``given``: not a guess."""
+    leaves = arguments.leaves
+    first, layout = next(iter(reading.items()))
     numbers = {
         n for t in (*module.parameters(), *module.buffers(), *leaves) if isinstance(t, torch.Tensor) for n in t.shape
     }
@@ -135,35 +128,42 @@ def _trace_as(
     sizes = example_sizes(numbers, [c for c in layout if c in "BT"])
 
     graph = Graph()
-    kind = "input" if leaves[0].dtype.is_floating_point else "tokens"
-    places: list[Any] = [graph.source(kind, dims)]
-    batch = leaves[0].shape[layout.index("B")] if "B" in layout else None
-    for number, leaf in enumerate(leaves[1:], 1):
-        if isinstance(leaf, torch.Tensor) and leaf.dtype.is_floating_point:
-            name = f"argument {number} of forward, of shape {list(leaf.shape)},"
-            places.append(graph.source("state", state_dims(leaf.shape, batch), name))
+    places: list[Any] = list(leaves)
+    batch = leaves[first].shape[layout.index("B")] if "B" in layout else None
+    for number, leaf in enumerate(leaves):
+        if number in reading:
+            kind = "input" if leaf.dtype.is_floating_point else "tokens"
+            name = arguments.names[number] if len(reading) > 1 else ""
+            places[number] = graph.source(kind, input_dims(reading[number], leaf.shape), name)
+        elif isinstance(leaf, torch.Tensor):
+            places[number] = graph.source("state", state_dims(leaf.shape, batch), f"{arguments.title(number)},")
             if "T" not in layout:  # of one step: the GRU's cell may be written out in elementary operations
                 graph.nodes[-1].options["open"] = True
-        elif isinstance(leaf, torch.Tensor):
-            raise ExportError(
-                f"argument {number} of forward is a tensor of {leaf.dtype}: a network has one input and initial states; "
-                "lengths are given when the model runs"
-            )
-        else:
-            places.append(leaf)
 
     shapes = tuple(place.shape(sizes) if isinstance(place, Tensor) else None for place in places)
     if shapes not in records:
         values = [
             torch.zeros(shape, dtype=leaf.dtype) if shape is not None else leaf for shape, leaf in zip(shapes, leaves)
         ]
-        records[shapes] = record(_copied(module), pytree.tree_unflatten(values, spec))
-    returned = records[shapes].follow(graph, places, sizes)
+        records[shapes] = record(_copied(module), *arguments.values(values))
+    try:
+        returned = records[shapes].follow(graph, places, sizes)
+    except ExportError as error:
+        vectors = [n for n, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and n not in reading and leaf.ndim < 3]
+        if "T" not in layout or not vectors:
+            raise
+        described = type(error)(f"{error}; {without_time(arguments.title(vectors[0]))}")
+        described.progress = error.progress
+        raise described from None
     try:
         labels = [f"value {i}" for i in range(len(returned))]
         chooser = Outputs(graph, places, returned, "forward", labels)
-        network, fields = chooser.lowered(records[shapes].output_names, outputs)
-        return Traced(network, module=module, spec=spec, **fields)
+        if not given and "T" not in layout:
+            for number in [n for n in reading if n != first and leaves[n].dtype.is_floating_point]:
+                chooser.check_no_state(places[number], arguments.title(number))
+        names = records[shapes].output_names
+        network, fields = chooser.lowered(names, selected(outputs, names))
+        return Traced(network, module=module, arguments=arguments, **fields)
     except ExportError as error:
         if _computes_with_states(graph):
             error = ExportError(
@@ -188,14 +188,16 @@ class Traced(traced.Traced):
     """A module beside its network."""
 
     module: nn.Module  # a copy, in eval mode
-    spec: Any  # of the arguments of forward
+    arguments: Arguments  # of the example
 
     def notes(self) -> list[str]:
         """What was understood, in lines for people."""
-        lines = [f"input: {self.places[0]}"]
-        for i, place in enumerate(self.places[1:], 1):
-            if isinstance(place, Tensor):
+        lines = []
+        for i, (place, node) in enumerate(zip(self.places, self.sources)):
+            if node is not None and node.operation == "state":
                 lines.append(f"argument {i}: {place}, initial state: state= when the model runs")
+            elif node is not None:
+                lines.append(self.input_note(place, node))
         lines += [
             f"value {i}: {t}, output {name!r}" for (i, t), name in zip(self.outputs.items(), self.network.outputs)
         ]
@@ -213,7 +215,8 @@ class Traced(traced.Traced):
                 argument = argument.to(dtype) if argument.is_floating_point() else argument
             tensors.append(argument)
         with torch.inference_mode():
-            returned = pytree.tree_leaves(self.module(*pytree.tree_unflatten(tensors, self.spec)))
+            args, kwargs = self.arguments.values(tensors)
+            returned = pytree.tree_leaves(self.module(*args, **kwargs))
         return [value.to(torch.float64).numpy() if isinstance(value, torch.Tensor) else value for value in returned]
 
     def check(self, batch: int = 3, steps: int = 20) -> common.Comparison:

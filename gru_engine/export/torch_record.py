@@ -25,6 +25,7 @@ from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Graph, Tensor
 from gru_engine.export.operations import Context
 from gru_engine.export.recognise import cell
+from gru_engine.export.torch_arguments import path_key
 from gru_engine.export.torch_ops import HANDLERS
 
 _TORCH = os.path.dirname(torch.__file__)
@@ -110,7 +111,7 @@ class Record:
                 )
 
 
-def record(module: nn.Module, arguments: Any) -> Record:
+def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Record:
     """Let ``torch.export`` run a module (in eval mode) on example arguments.
 
     Raises
@@ -120,7 +121,7 @@ def record(module: nn.Module, arguments: Any) -> Record:
     """
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(module, arguments).run_decompositions({})
+            program = torch.export.export(module, args, kwargs).run_decompositions({})
     except Exception as error:
         if any(_holds_packed(frame) for frame, _ in traceback.walk_tb(error.__traceback__)):
             raise ExportError(
@@ -160,18 +161,17 @@ def _output_names(program: torch.export.ExportedProgram) -> list[str | None]:
     if spec is None:
         return []
     leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(range(spec.num_leaves), spec))
-    names = []
-    for path, _ in leaves:
-        parts = [str(getattr(key, "key", getattr(key, "name", None))) for key in path if not hasattr(key, "idx")]
-        names.append(".".join(parts) or None)
-    return names
+    paths = [path for path, _ in leaves]
+    short = [".".join(path_key(key) for key in path if not hasattr(key, "idx")) for path in paths]
+    full = [".".join(map(path_key, path)) for path in paths]  # with the numbers in a list below a key
+    return [(all if short.count(name) > 1 else name) if name else None for name, all in zip(short, full)]
 
 
 # ---- one operation
 
 
 def _is_open_state(graph: Graph, t: Tensor) -> bool:
-    node = graph.nodes[int(graph.node_numbers(t.ids.reshape(-1)[:1])[0])]
+    node = graph.node_of(t)
     return node.operation == "state" and bool(node.options.get("open"))
 
 

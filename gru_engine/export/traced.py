@@ -7,7 +7,7 @@ models are executed (``Traced.call``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from gru_engine import reference
 from gru_engine.export import common
-from gru_engine.export.common import Array, ExportError
+from gru_engine.export.common import Array, ExportError, Inputs, cut
 from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Node, Tensor
-from gru_engine.export.lowering import Lowered, lower
+from gru_engine.export.lowering import INPUTS, Lowered, lower
 from gru_engine.network import Network
 
 PRIMES = [n for n in range(5, 1000) if all(n % k for k in range(2, n))]
@@ -98,6 +98,28 @@ def example_sizes(numbers: Iterable[int], letters: Iterable[str]) -> dict[str, i
 # ---- outputs and states
 
 
+def selected(outputs: Sequence[int | str] | None, names: Sequence[str | None]) -> list[int] | None:
+    """The numbers of the chosen outputs, which are named or numbered; None if none are chosen.
+
+    A name that is a number is meant first.
+
+    Raises
+    ------
+    ExportError
+        If there is no output of this name.
+    """
+    if outputs is None:
+        return None
+    chosen = []
+    for wanted in outputs:
+        if isinstance(wanted, str) and wanted not in names and not wanted.isdecimal():
+            known = ", ".join(name for name in names if name)
+            known = f"it has {known}" if known else f"its {len(names)} outputs have numbers alone"
+            raise ExportError(f"outputs: the model has no output {wanted!r}; {known}")
+        chosen.append(names.index(wanted) if wanted in names else int(wanted))
+    return chosen
+
+
 @dataclass(frozen=True, eq=False)
 class Outputs:
     """Which of the returned values are outputs, and which are the states of the GRUs.
@@ -135,16 +157,35 @@ class Outputs:
             return False
         return [node.options.get("state", {unit: -1})[unit] for node, unit in units] == state.ids.reshape(-1).tolist()
 
-    def _states(self) -> list[Tensor]:
+    def _of(self, *operations: str) -> list[Tensor]:
+        """The places of these operations."""
         tensors = [place for place in self.places if isinstance(place, Tensor)]
-        kinds = [self.graph.nodes[int(self.graph.node_numbers(t.ids.reshape(-1)[:1])[0])].operation for t in tensors]
-        return [t for t, kind in zip(tensors, kinds) if kind == "state"]
+        return [t for t in tensors if self.graph.node_of(t).operation in operations]
+
+    @property
+    def _steps(self) -> bool:
+        """Whether the model takes sequences, not single steps."""
+        return any(map(has_time, self._of(*INPUTS)))
+
+    def check_no_state(self, t: Tensor, what: str) -> None:
+        """Refuse a guess at an input of one step that may be a state: a value with its axes is returned.
+
+        Raises
+        ------
+        ExportError
+        """
+        states = self._of("state")
+        for value, label in zip(self.returned, self.labels):
+            if isinstance(value, Tensor) and value.dims == t.dims and not any(self._continues(value, s) for s in states):
+                raise ExportError(
+                    f"{what} has the axes of {label}: it may be a state; if it is an input, say so with axes= for each input"
+                )
 
     def choose(self) -> list[int]:
         """The numbers of the returned values that are outputs."""
         tensors = [i for i, value in enumerate(self.returned) if value is not None]
-        states = self._states()
-        if not has_time(self.places[0]):
+        states = self._of("state")
+        if not self._steps:
             for state in states:
                 if not any(self._continues(value, state) for value in self.returned):
                     raise ExportError(
@@ -179,14 +220,15 @@ class Outputs:
             if any("R" in dim for dim in self.returned[i].dims):
                 raise ExportError(f"{self.labels[i]} that {self.who} returns is in reversed time order")
         rates = {has_time(self.returned[i]) for i in chosen}
-        if len(rates) > 1 and has_time(self.places[0]):
+        if len(rates) > 1 and self._steps:
             raise ExportError(
                 f"{self.who} returns values of every time step and values of the whole sequence "
                 f"({', '.join(f'{i}: {self.returned[i]}' for i in chosen)}); choose with outputs="
             )
         if not chosen:
             raise ExportError(f"{self.who} returns nothing that depends on the input")
-        result = lower(self.graph, [(names[i], self.returned[i].ids) for i in chosen])
+        titles = _titles([names[i] for i in chosen])
+        result = lower(self.graph, [(name, self.returned[i].ids) for i, name in zip(chosen, titles)])
         positions = _positions(result)
         finals = {}
         for i, value in enumerate(self.returned):
@@ -196,10 +238,22 @@ class Outputs:
                 finals[i] = (value, np.array(places))
         return result.network, {
             "places": self.places,
+            "sources": [self.graph.node_of(place) if isinstance(place, Tensor) else None for place in self.places],
             "outputs": {i: self.returned[i] for i in chosen},
             "state_places": dict(_state_ids(result, positions)),
             "finals": finals,
         }
+
+
+def _titles(names: Sequence[str | None]) -> list[str]:
+    """Names for all outputs: those without one are ``y``, ``y1`` ... by their place, and never one that is another's."""
+    titles = []
+    for number, name in enumerate(names):
+        title = name or f"y{number or ''}"
+        while name is None and title in names:
+            title += "_"
+        titles.append(title)
+    return titles
 
 
 def has_time(value: Any) -> bool:
@@ -226,7 +280,8 @@ class Traced:
     """A model, the network made from it, and how the arrays of the one correspond to those of the other."""
 
     network: Network
-    places: list[Any]  # the model's arguments: axes of the input and of states, or anything else
+    places: list[Any]  # the model's arguments: axes of the inputs and of states, or anything else
+    sources: list[Node | None]  # for each of them the node of the graph, of an input or a state; None for anything else
     outputs: dict[int, Tensor]  # by number among the returned values
     state_places: dict[int, int]  # id of a feature of an initial state -> its place in the network's state
     finals: dict[int, tuple[Tensor, Ids]]  # returned states: axes, and places in the network's state (-1: none)
@@ -240,16 +295,29 @@ class Traced:
         """Whether the model takes initial states."""
         return bool(self.state_places)
 
-    def _is_state(self, place: Any) -> bool:
-        width = 1 if self.network.vocab_size is not None else self.network.input_size or 0
-        return isinstance(place, Tensor) and int(place.ids.max(initial=0)) >= width  # the input was made first
+    @property
+    def main(self) -> Tensor:
+        """The axes of the first input."""
+        found: list[Tensor] = [t for t, node in zip(self.places, self.sources) if node and node.operation in INPUTS]
+        return found[0]
 
-    def run(self, x: Array, state: Array | None = None, lengths: Array | None = None) -> tuple[Array, Array]:
+    def input_note(self, place: Tensor, node: Node) -> str:
+        """An input of the model in words."""
+        named = "input" + f" {node.name!r}" * bool(node.name)
+        return f"{named}: {place}" + ", which no output depends on: left out" * (node.name in self.unread())
+
+    def unread(self) -> list[str]:
+        """The names of inputs on which no output depends: the network does not have them."""
+        inputs = [node for node in self.sources if node is not None and node.operation in INPUTS]
+        return [node.name for node in inputs if node.name not in self.network.inputs]
+
+    def run(self, x: Inputs, state: Array | None = None, lengths: Array | None = None) -> tuple[Array, Array]:
         """Run the model on what the network takes, and lay its results out as the network's.
 
         Parameters
         ----------
-        x : array [B, T, I], or tokens [B, T]
+        x : array [B, T, I], or tokens [B, T], or dict of str to these
+            As of ``reference.run``. An input that the network does not have is zeros.
         state : array [B, state_size], optional
             Used where the model takes a state; by default the network's initial one.
         lengths : int array [B], optional
@@ -261,44 +329,56 @@ class Traced:
         state : array [B, state_size]
             NaN where the model does not return it.
         """
-        state = np.tile(self.network.initial_state, (len(x), 1)) if state is None else state
-        factors = [f for dim in self.places[0].dims for f in dim]
-        if "B" not in factors:
-            rows = [slice(i, i + 1) for i in range(len(x))]
-        else:
-            rows = self._batches(len(x))
-        runs = [self._run(x[r], state[r], None if lengths is None else lengths[r], "T" in factors) for r in rows]
+        given = reference.by_name(self.network, x)
+        batch = len(next(iter(given.values())))
+        state = np.tile(self.network.initial_state, (batch, 1)) if state is None else state
+        factors = [f for dim in self.main.dims for f in dim]
+        rows = self._batches(batch) if "B" in factors else [slice(i, i + 1) for i in range(batch)]
+        runs = []
+        for r in rows:
+            some = cut(given, r)
+            assert isinstance(some, Mapping)
+            runs.append(self._run(some, state[r], None if lengths is None else lengths[r], "T" in factors))
         return np.concatenate([y for y, _ in runs]), np.concatenate([after for _, after in runs])
 
     def _batches(self, rows: int) -> list[slice]:
         """Which rows the model can run at once."""
         return [slice(0, rows)]
 
-    def _run(self, x: Array, state: Array, lengths: Array | None, sequences: bool) -> tuple[Array, Array]:
+    def _run(
+        self, x: Mapping[str, Array], state: Array, lengths: Array | None, sequences: bool
+    ) -> tuple[Array, Array]:
+        steps = next(iter(x.values())).shape[1]
         if sequences:
-            return self._call(x, state, lengths)
+            return self._call(x, state, lengths, steps)
         ys = []
-        for t in range(x.shape[1]):
-            y, state = self._call(x[:, t], state, None)
+        for t in range(steps):
+            y, state = self._call({name: array[:, t] for name, array in x.items()}, state, None, 1)
             ys.append(y)
         return np.stack(ys, axis=1), state
 
-    def _call(self, x: Array, state: Array, lengths: Array | None) -> tuple[Array, Array]:
-        steps = x.shape[1] if x.ndim > 1 else 1
-        sizes = {"B": len(x), "T": steps, "R": steps}
+    def _call(
+        self, x: Mapping[str, Array], state: Array, lengths: Array | None, steps: int
+    ) -> tuple[Array, Array]:
+        batch = len(state)
+        sizes = {"B": batch, "T": steps, "R": steps}
         arguments = []
-        for place in self.places:
-            if not isinstance(place, Tensor):
+        for place, node in zip(self.places, self.sources):
+            if node is None:
                 arguments.append(place)
-            elif not self._is_state(place):
-                part = x if self.network.vocab_size is not None else x[..., place.ids.reshape(-1)]
-                arguments.append(place.pack(part, sizes))
-            else:
+            elif node.operation == "state":
                 features = [self.state_places.get(i) for i in place.ids.reshape(-1).tolist()]
-                values = np.stack([np.zeros(len(x)) if f is None else state[:, f] for f in features], axis=1)
+                values = np.stack([np.zeros(batch) if f is None else state[:, f] for f in features], axis=1)
                 arguments.append(place.pack(values, sizes))
+            elif node.name not in x:  # no output depends on it
+                kind = np.int64 if node.operation == "tokens" else np.float32
+                arguments.append(np.zeros(place.shape(sizes), kind))
+            else:
+                part = x[node.name]
+                part = part if node.operation == "tokens" else part[..., place.ids.reshape(-1) - node.first]
+                arguments.append(place.pack(part, sizes))
         arrays = self.call(arguments, lengths)
-        after = np.full((len(x), self.network.state_size), np.nan)
+        after = np.full((batch, self.network.state_size), np.nan)
         for i, (t, places) in self.finals.items():
             after[:, places[places >= 0]] = t.unpack(arrays[i], sizes)[:, places >= 0]
         y = np.concatenate([t.unpack(arrays[i], sizes) for i, t in self.outputs.items()], axis=-1)

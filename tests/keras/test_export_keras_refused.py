@@ -89,15 +89,9 @@ def test_refusals(do, message):
 
 
 def test_inputs_that_are_refused():
-    a, b = keras.Input((None, I)), keras.Input((None, I), name="second")
-    model = keras.Model([a, b], L.Add()([L.GRU(3)(a), L.GRU(3)(b)]))
-    with pytest.raises(
-        ExportError, match=r"the model has 2 inputs \(.*second\); a network has one, and initial states"
-    ):
-        export(model)
-    h = keras.Input((3,), name="h")
+    a, h = keras.Input((None, I), name="a"), keras.Input((3,), name="h")
     model = keras.Model([a, h], [L.GRU(3, return_sequences=True)(a, initial_state=h), L.Dense(2)(h)])
-    with pytest.raises(ExportError, match="the model has 2 inputs"):
+    with pytest.raises(ExportError, match=r"has the inputs 'a' .*, 'h' of shape \[None, 3\]; 'h' has no time axis"):
         export(model)
     model = keras.Model([a, h], [L.GRU(3)(a, initial_state=h), L.GRU(3)(a, initial_state=h)])
     with pytest.raises(ExportError, match="two GRUs start from the same state"):

@@ -298,7 +298,7 @@ def test_refusals_of_inputs():
 def test_refusals_of_tokens():
     for make, message in (
         (lambda m, x: m.node("Add", m.node("Gather", m.weight(V, I), x), m.node("Gather", m.weight(V + 1, I), x)),
-         "Gather 'Gather_1': the tokens are read with vocabularies of 13 and of 14"),
+         "Gather 'Gather_1': the tokens 'x' are read with vocabularies of 13 and of 14"),
         (lambda m, x: m.node("Gather", m.weight(V, I), m.node("Add", x, np.array(1))), "Add 'Add_0': tokens are used as numbers"),
         (lambda m, x: m.node("Cast", x, to=1), "Cast 'Cast_0': tokens are converted to float32"),
         (lambda m, x: m.node("Gather", m.weight(V, I), x, axis=1), "rows of a table are looked up along another axis"),

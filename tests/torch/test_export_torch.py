@@ -468,7 +468,7 @@ def test_refusals_with_states():
         from_module(nn.GRUCell(I, H), floats(2, I))
     with pytest.raises(ExportError, match="returns no new state with the same axes"):
         from_module(Net(lambda m, x, h: torch.relu(m.cell(x, h)), cell=nn.GRUCell(I, H)), (floats(2, I), floats(2, H)))
-    with pytest.raises(ExportError, match=r"argument 1 of forward, of shape .* is used in the computation"):
+    with pytest.raises(ExportError, match=r"argument 1 of forward, .* of shape .* is used in the computation"):
         from_module(
             Net(lambda m, x, h: (m.g(x, h)[0] + h.tanh().mean(), h), g=gru()), (floats(2, 3, I), floats(1, 2, H))
         )
@@ -484,7 +484,7 @@ def test_refusals_with_states():
     with pytest.raises(ExportError, match="arranged in another way than the one it takes"):
         from_module(Net(do, g=gru(layers=2)), (floats(2, 3, I), floats(2, 2, H)))
     with pytest.raises(
-        ExportError, match=r"argument 1 of forward is a tensor of torch.int64.*lengths are given when the model runs"
+        ExportError, match=r"argument 1 of forward, .* type torch.int64 has no time axis.*lengths are given when the model runs"
     ):
         from_module(Net(lambda m, x, n: m.g(x)[0], g=gru()), (floats(2, 3, I), tokens(2)))
     with pytest.raises(ExportError, match="its state is not carried on"):
