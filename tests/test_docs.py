@@ -18,7 +18,7 @@ from gru_engine.export.words import parse
 
 from .documentation import PAGES, ROOT, commands, python_blocks, run_blocks, text_of
 
-ELSEWHERE = {"docs/export/ONNX.md"}  # what needs onnx: tests/onnx/test_export_onnx_tool.py
+ELSEWHERE = {"docs/export/ONNX.md", "docs/export/TORCH.md"}  # what needs a framework: tests/onnx, tests/torch
 
 
 def check_readme(names: dict[str, Any], printed: str) -> None:
@@ -68,11 +68,13 @@ def check_arrays(names: dict[str, Any], printed: str) -> None:
 
 
 def prepare_keras(rng: np.random.Generator) -> None:
-    Path("model.keras").write_bytes((ROOT / "tests/data/keras/v3_graph.keras").read_bytes())
+    for name, source in (("model", "graph"), ("tagger", "inputs")):
+        Path(f"{name}.keras").write_bytes((ROOT / f"tests/data/keras/v3_{source}.keras").read_bytes())
 
 
 def check_keras(names: dict[str, Any], printed: str) -> None:
     assert ge.load("model.gru").summary()
+    assert names["y"].shape == (4,)
 
 
 PREPARED: dict[str, Callable[[np.random.Generator], None]] = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all exporters share about several inputs: random inputs, the check of an export, golden cases, graphs, meanings of axes."""
+"""What exporters share about several inputs: random inputs, the check of an export, golden cases, graphs, meanings of axes."""
 
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,9 @@ def test_tokens_that_nothing_looks_up_are_named() -> None:
         ("BTF", (None, None, 6), ["BTF"], (None, None, 4), ["BTF"]),
     ],
 )
-def test_layouts_beside_another(layout: str, shape: Any, candidates: list[str], other: Any, expected: list[str]) -> None:
+def test_layouts_beside_another(
+    layout: str, shape: Any, candidates: list[str], other: Any, expected: list[str]
+) -> None:
     """Promise: batch and time agree with the first input's, and the likely layout comes first."""
     assert roles.beside(layout, shape, candidates, other) == expected
 

@@ -29,7 +29,9 @@ TOLERANCE = 2e-6
 
 def expected(name):
     with np.load(DATA / f"{Path(name).stem}.npz") as file:
-        return dict(file)
+        kept = dict(file)
+    several = {key[2:]: kept.pop(key) for key in list(kept) if key.startswith("x.")}
+    return {"x": several, **kept} if several else kept
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -42,7 +44,8 @@ def test_files(name):
         np.testing.assert_array_equal(lengths(kept["x"], exported.padding), kept["lengths"])
     common.compare("reference and Keras", ge.reference.run(net, kept["x"], **given), y, TOLERANCE)
     common.compare("engine and Keras", engine.run(kept["x"], **given), y, TOLERANCE)
-    assert exported.padding == {"masked": -1, "tokens": 0}.get(Path(name).stem.partition("_")[2])
+    paddings = {"masked": -1, "tokens": 0, "inputs": {"words": 0, "shape": -1}}
+    assert exported.padding == paddings.get(Path(name).stem.partition("_")[2])
 
 
 @pytest.mark.parametrize("name", sorted({Path(name).stem for name in FILES}))
@@ -62,6 +65,12 @@ def test_the_version_decides_the_slope_of_hard_sigmoid(tmp_path):
     with h5py.File(tmp_path / "m.h5", "r+") as file:
         file.attrs["keras_version"] = "3.0.0"
     assert slopes(from_model(tmp_path / "m.h5")) == {1 / 6}
+
+
+def test_several_inputs_and_outputs_have_the_models_names():
+    net = from_model(DATA / "v3_inputs.keras")
+    assert net.inputs == {"words": ge.TokenInput(7), "shape": slice(0, 2)}
+    assert net.outputs == {"tag": slice(0, 3), "score": slice(3, 4)}
 
 
 def test_float64_is_kept():

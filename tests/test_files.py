@@ -318,7 +318,12 @@ def test_golden_files_are_all_there() -> None:
     assert len(format.read(GOLDEN / "graph.gru").golden) == 1
     (case,) = format.read(GOLDEN / "inputs.gru").golden
     assert isinstance(case.x, dict)
-    assert {name: x.shape for name, x in case.x.items()} == {"sound": (5, 5), "speaker": (5,), "pitch": (5, 1), "word": (5,)}
+    assert {name: x.shape for name, x in case.x.items()} == {
+        "sound": (5, 5),
+        "speaker": (5,),
+        "pitch": (5, 1),
+        "word": (5,),
+    }
 
 
 # ---- a file as such

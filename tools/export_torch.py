@@ -177,7 +177,9 @@ def export_chain(arrays: dict[str, Any], text: str | None) -> tuple[Any, common.
     help='What forward takes, as "float32[B,T,40]" or "int64[T,B]"; several in its order, or by name as "x=float32[B,T,40]".',
 )
 @click.option("--state", "states", multiple=True, help='An initial state that forward takes, as "float32[1,B,256]".')
-@click.option("--outputs", help='Which of the values that forward returns become outputs, as "0", "0,2" or by their keys.')
+@click.option(
+    "--outputs", help='Which of the values that forward returns become outputs, as "0", "0,2" or by their keys.'
+)
 @command.options
 def main(
     checkpoint: Path,

@@ -160,7 +160,8 @@ def cut(x: Inputs, rows: Any, steps: Any = slice(None)) -> Inputs:
     """Some sequences, and of these some steps, of all inputs. Both are whatever NumPy takes as an index."""
     if isinstance(x, Mapping):
         return {name: array[rows, steps] for name, array in x.items()}
-    return x[rows, steps]
+    some: Array = x[rows, steps]
+    return some
 
 
 # ---- saving

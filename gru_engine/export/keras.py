@@ -298,7 +298,7 @@ class _Following:
 
     # -- the whole
 
-    def exported(self, outputs: Sequence[int] | None) -> Exported:
+    def exported(self, outputs: Sequence[int | str] | None) -> Exported:
         """The network."""
         model, followed = self.source.model, False
         try:
@@ -371,7 +371,9 @@ class Exported(Traced):
     """A network, the model it was made from, and how the arrays of the one correspond to those of the other."""
 
     source: Source
-    layouts: dict[str, str]  # what the axes of each input mean: B batch, T time, F features, 1 one time step; "" of states
+    layouts: dict[
+        str, str
+    ]  # what the axes of each input mean: B batch, T time, F features, 1 one time step; "" of states
     inputs: dict[str, Tensor]  # the model's inputs by name in its own order, initial states among them
     returned: list[Tensor]  # all that the model returns
     masks: Masks

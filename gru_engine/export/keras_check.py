@@ -261,7 +261,9 @@ def compare_padded(
     given = dict(reference.by_name(running.network, random))
     for name, mark in marks.items():
         array = given[name]
-        given[name] = np.where(valid if array.ndim == 2 else valid[..., np.newaxis], array, np.asarray(mark, array.dtype))
+        given[name] = np.where(
+            valid if array.ndim == 2 else valid[..., np.newaxis], array, np.asarray(mark, array.dtype)
+        )
     x: Inputs = given if isinstance(random, Mapping) else next(iter(given.values()))
     expected, got = running.outputs_for(x), np.asarray(engine(x, lengths=counts))
     if got.ndim == 3:

@@ -208,9 +208,7 @@ def _layouts(model: Spec, one: Input, states: bool) -> list[str]:
     if len(shape) < 2:
         raise ExportError(f"{what} has the shape {shape}, expected a batch of sequences")
     if one.tokens and len(shape) != 2:
-        raise ExportError(
-            f"{what} has the shape {shape}, but there is an Embedding, which reads tokens [batch, time]"
-        )
+        raise ExportError(f"{what} has the shape {shape}, but there is an Embedding, which reads tokens [batch, time]")
     if one.tokens or (len(shape) == 2 and shape[1] is None):
         layouts = ["BT", "TB"]
     elif len(shape) == 2:

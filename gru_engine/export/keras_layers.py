@@ -43,7 +43,9 @@ class Masks:
     """Where masks come from, and which layers used them or would have needed one."""
 
     sources: list[str] = field(default_factory=list)  # layers
-    marks: dict[str, list[float]] = field(default_factory=dict)  # the input, and what marks padding there: tokens or values
+    marks: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # the input, and what marks padding there: tokens or values
     used: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
 
@@ -325,7 +327,7 @@ def _multiply(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
 
 @handles("Maximum", "Minimum")
 def _extremum(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
-    return Value(operations.extremum(c, _pairs(inputs, 1), spec.kind == "Maximum"), _merged(c, inputs, False))
+    return Value(operations.extremum(c, _pairs(inputs, 1), spec.kind == "Maximum"), _merged(c, inputs))
 
 
 @handles("Concatenate")

@@ -30,7 +30,15 @@ from gru_engine.export.onnx_ops import LENGTHS, Context
 from gru_engine.export.onnx_record import Argument, Record, load
 from gru_engine.export.onnx_run import Runner, evaluator, runtime
 from gru_engine.export.roles import beside, certain, named_axes, without_time
-from gru_engine.export.traced import THRESHOLD_FLOAT64, Outputs, example_sizes, input_dims, layouts, selected, state_dims
+from gru_engine.export.traced import (
+    THRESHOLD_FLOAT64,
+    Outputs,
+    example_sizes,
+    input_dims,
+    layouts,
+    selected,
+    state_dims,
+)
 from gru_engine.network import Network
 
 _STEPS = 20  # of a comparison where the model takes any number

@@ -34,7 +34,6 @@ from gru_engine.export.torch_record import Record, record
 from gru_engine.export.traced import THRESHOLD_FLOAT64, Outputs, example_sizes, input_dims, selected, state_dims
 from gru_engine.network import Network
 
-
 Axes = str | Mapping[str, str] | None
 Chosen = Sequence[int | str] | None
 
@@ -149,7 +148,9 @@ def _trace_as(
     try:
         returned = records[shapes].follow(graph, places, sizes)
     except ExportError as error:
-        vectors = [n for n, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and n not in reading and leaf.ndim < 3]
+        vectors = [
+            n for n, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and n not in reading and leaf.ndim < 3
+        ]
         if "T" not in layout or not vectors:
             raise
         described = type(error)(f"{error}; {without_time(arguments.title(vectors[0]))}")

@@ -166,7 +166,7 @@ def _bound(
 
 def _positional(signature: inspect.Signature | None, count: int) -> list[str]:
     """Names of so many positional arguments; numbers where there are none."""
-    names = []
+    names: list[str] = []
     for parameter in () if signature is None else signature.parameters.values():
         if parameter.kind == parameter.VAR_POSITIONAL:
             names += [f"{parameter.name}.{i}" for i in range(count - len(names))]

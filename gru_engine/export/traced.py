@@ -176,7 +176,11 @@ class Outputs:
         """
         states = self._of("state")
         for value, label in zip(self.returned, self.labels):
-            if isinstance(value, Tensor) and value.dims == t.dims and not any(self._continues(value, s) for s in states):
+            if (
+                isinstance(value, Tensor)
+                and value.dims == t.dims
+                and not any(self._continues(value, s) for s in states)
+            ):
                 raise ExportError(
                     f"{what} has the axes of {label}: it may be a state; if it is an input, say so with axes= for each input"
                 )
@@ -345,9 +349,7 @@ class Traced:
         """Which rows the model can run at once."""
         return [slice(0, rows)]
 
-    def _run(
-        self, x: Mapping[str, Array], state: Array, lengths: Array | None, sequences: bool
-    ) -> tuple[Array, Array]:
+    def _run(self, x: Mapping[str, Array], state: Array, lengths: Array | None, sequences: bool) -> tuple[Array, Array]:
         steps = next(iter(x.values())).shape[1]
         if sequences:
             return self._call(x, state, lengths, steps)
@@ -357,9 +359,7 @@ class Traced:
             ys.append(y)
         return np.stack(ys, axis=1), state
 
-    def _call(
-        self, x: Mapping[str, Array], state: Array, lengths: Array | None, steps: int
-    ) -> tuple[Array, Array]:
+    def _call(self, x: Mapping[str, Array], state: Array, lengths: Array | None, steps: int) -> tuple[Array, Array]:
         batch = len(state)
         sizes = {"B": batch, "T": steps, "R": steps}
         arguments = []

@@ -5,9 +5,10 @@
     python tests/data/make_keras_golden.py 2                            # with tf_keras and tensorflow-cpu
     python tests/data/make_keras_golden.py 2.2                          # with h5py
 
-A file NAME.npz holds the input ``x``, the model's output ``y`` (of each time step, or of the sequence) and, where the model has
-a mask, ``lengths``. Standalone Keras 2.2 does not run on today's Python: its files are written here as it wrote them, and the
-outputs are computed from its definition of the layers, in float64.
+A file NAME.npz holds the input ``x``, or several as ``x.INPUT``, the model's output ``y`` (of each time step, zeros at padding,
+or of the sequence; several side by side) and, where the model has a mask, ``lengths``. A name behind the version makes the
+files of this model alone. Standalone Keras 2.2 does not run on today's Python: its files are written here as it wrote them, and
+the outputs are computed from its definition of the layers, in float64.
 """
 
 import json
@@ -22,8 +23,8 @@ I, H, V = 3, 4, 7
 random = np.random.default_rng(7)
 
 
-def keep(name, x, y, **more):
-    np.savez_compressed(FOLDER / f"{name}.npz", x=x, y=y, **more)
+def keep(name, **arrays):
+    np.savez_compressed(FOLDER / f"{name}.npz", **arrays)
 
 
 def shake(model):
@@ -82,6 +83,11 @@ def models(keras, layers, old):
     pooled = [layers.GlobalAveragePooling1D()(y), layers.GlobalMaxPooling1D()(y)]
     pooled.append(layers.Flatten()(layers.Dot(axes=1)([scores, y])))
     yield "time", keras.Model(x, layers.Dense(2)(layers.Concatenate()(pooled)))
+    words, shape = layers.Input((None,), name="words"), layers.Input((None, 2), name="shape")
+    x = layers.Concatenate()([layers.Embedding(V, I, mask_zero=True)(words), layers.Masking(-1.0)(shape)])
+    y = layers.GRU(H, return_sequences=True)(x)
+    heads = [layers.Dense(3, "softmax", name="tag")(y), layers.Dense(1, name="score")(layers.Concatenate()([y, shape]))]
+    yield "inputs", keras.Model([words, shape], heads)
 
 
 def compress(path):
@@ -93,8 +99,10 @@ def compress(path):
             archive.writestr(name, data)
 
 
-def make(keras, version, old):
+def make(keras, version, old, only):
     for name, model in models(keras, keras.layers, old):
+        if only not in (None, name):
+            continue
         shake(model)
         more = {}
         if name == "masked":
@@ -104,15 +112,23 @@ def make(keras, version, old):
             lengths = np.array([6, 4, 1])
             x = np.where(np.arange(6) < lengths[:, None], random.integers(1, V, (3, 6)), 0)
             more = {"lengths": lengths}
+        elif name == "inputs":
+            lengths = np.array([8, 5, 1])
+            words = np.where(np.arange(8) < lengths[:, None], random.integers(1, V, (3, 8)), 0)
+            x, more = {"words": words, "shape": padded((3, 8, 2), lengths, -1.0)}, {"lengths": lengths}
         else:
             x = random.normal(size=(1 if name == "stateful" else 5, 5, I)).astype(np.float32)
         if name == "stateful":
             y = np.stack([np.asarray(model(x[:, t : t + 1])) for t in range(x.shape[1])], axis=1)
         elif name == "time_major":
             y = np.asarray(model(x.transpose(1, 0, 2))).transpose(1, 0, 2)
+        elif name == "inputs":
+            y = np.concatenate([np.asarray(part) for part in model([x["words"], x["shape"]])], axis=-1)
+            y = np.where(x["words"][..., None] > 0, y, 0)
         else:
             y = np.asarray(model(x))
-        keep(f"v{version}_{name}", x, y, **more)
+        given = {f"x.{key}": value for key, value in x.items()} if isinstance(x, dict) else {"x": x}
+        keep(f"v{version}_{name}", **given, y=y, **more)
         if (version, name) not in ((2, "time_major"), (2, "float64")):
             model.save(FOLDER / f"v{version}_{name}.keras")
             compress(FOLDER / f"v{version}_{name}.keras")
@@ -193,10 +209,10 @@ def make_2_2():
         "dense_1": {"kernel": W, "bias": b},
     }
     write_2_2("v22_gru", {"name": "sequential_1", "layers": [gru, dense]}, groups)
-    keep("v22_gru", x, y)
+    keep("v22_gru", x=x, y=y)
     gru["config"].pop("reset_after")  # before there was such an option
     write_2_2("v22_list", [gru, dense], groups)  # the configuration of a Sequential before Keras 2.2.3
-    keep("v22_list", x, y)
+    keep("v22_list", x=x, y=y)
 
     cell = [random.normal(0, 0.6, s).astype(np.float32) for s in ((3, H, I), (3, H, H), (3, H), (3, H))]
     # Keras hands the memory of each gate's columns to cuDNN as it is.
@@ -222,19 +238,20 @@ def make_2_2():
     }
     groups = {"input_1": {}, "cu_dnngru_1": {"kernel": kernel, "recurrent_kernel": recurrent, "bias": bias}}
     write_2_2("v22_cudnn", graph, groups, "Model")
-    keep("v22_cudnn", x, y)
+    keep("v22_cudnn", x=x, y=y)
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    if sys.argv[1:] == ["3"]:
+    only = sys.argv[2] if len(sys.argv) == 3 else None
+    if sys.argv[1:2] == ["3"]:
         import keras
 
-        make(keras, 3, old=False)
-    elif sys.argv[1:] == ["2"]:
+        make(keras, 3, False, only)
+    elif sys.argv[1:2] == ["2"]:
         import tf_keras
 
-        make(tf_keras, 2, old=True)
+        make(tf_keras, 2, True, only)
     elif sys.argv[1:] == ["2.2"]:
         make_2_2()
     else:

@@ -171,7 +171,10 @@ def test_inputs_without_a_time_axis_are_refused():
 
 def test_inputs_of_different_length_are_refused():
     a, b = keras.Input((7, I), name="a"), keras.Input((9, I), name="b")
-    with pytest.raises(ExportError, match=r"'a' of shape \[None, 7, 5\], 'b' of shape \[None, 9, 5\], which do not have the same number"):
+    with pytest.raises(
+        ExportError,
+        match=r"'a' of shape \[None, 7, 5\], 'b' of shape \[None, 9, 5\], which do not have the same number",
+    ):
         export(keras.Model([a, b], L.Add()([L.GRU(3)(a), L.GRU(3)(b)])))
 
 

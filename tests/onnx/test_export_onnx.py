@@ -36,6 +36,7 @@ CONVERTED = {
     "torch_dynamo_streaming": ([3, 1], 12, STATE),
     "torch_dynamo_policy": ([3], 6, STATE),
     "torch_dynamo_learned": ([6], 6, X),
+    "torch_script_inputs": ([3, 1], 6, {"words": "x", "shape": "x", "h": "state"}),
     "torch_script_cell": ([6], 6, STATE),
     "torch_dynamo_cell": ([6], 6, STATE),
     "keras_stack": ([1], 12, X),

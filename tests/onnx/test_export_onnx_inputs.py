@@ -9,12 +9,12 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto
-from onnx_models import BTF, TBF, H, I, Model, O, V, check, fc
+from onnx_models import BTF, TBF, H, I, Model, V, check, fc
 
 import gru_engine as ge
 from gru_engine.__main__ import main as command_line
 from gru_engine.export.common import ExportError
-from gru_engine.export.onnx import from_model, trace
+from gru_engine.export.onnx import from_model
 from gru_engine.format import read
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,9 @@ INT64 = TensorProto.INT64
 
 
 def inputs_of(traced):
-    return {n: p.vocab_size if isinstance(p, ge.TokenInput) else p.stop - p.start for n, p in traced.network.inputs.items()}
+    return {
+        n: p.vocab_size if isinstance(p, ge.TokenInput) else p.stop - p.start for n, p in traced.network.inputs.items()
+    }
 
 
 def tagger(words=("t", "b"), shape=("t", "b", 2), h0=None, lengths=None):
@@ -50,6 +52,12 @@ def test_words_and_numbers_by_name():
     y, _ = traced.run({name: array[np.newaxis] for name, array in x.items()})
     np.testing.assert_allclose(model.run(x), y[0], atol=1e-5)
     np.testing.assert_array_equal(model.stream().run(x)[:, model.outputs["both"]][:, H:], x["shape"])
+
+
+def test_what_torch_writes():
+    traced = check(ROOT / "tests/data/onnx/torch_script_inputs.onnx")
+    assert traced.network.inputs == {"words": ge.TokenInput(7), "shape": slice(0, 2)}
+    assert traced.network.outputs == {"tag": slice(0, 3), "score": slice(3, 4)}
 
 
 def test_states_and_lengths_beside_several_inputs():
@@ -141,11 +149,15 @@ def test_inputs_without_a_time_axis_are_refused():
         c = m.input("c", shape, kind)
         c = m.node("Gather", m.weight(V, I), c) if kind == INT64 else fc(m, c, I, 4)
         model = m.build(m.node("Add", m.x, m.node("Unsqueeze", c, np.array([1]))))
-        with pytest.raises(ExportError, match=r"the model has the inputs 'x' float\[b, t, 6\] and 'c' .*; 'c' has no time axis"):
+        with pytest.raises(
+            ExportError, match=r"the model has the inputs 'x' float\[b, t, 6\] and 'c' .*; 'c' has no time axis"
+        ):
             from_model(model)
     m = Model("b", "t", kind=INT64)
     c = m.node("Unsqueeze", fc(m, m.input("c", ["b", 4]), I, 4), np.array([1]))
-    with pytest.raises(ExportError, match=r"the model has the inputs 'x' int\[b, t\] and 'c' float\[b, 4\]; 'c' has no time axis"):
+    with pytest.raises(
+        ExportError, match=r"the model has the inputs 'x' int\[b, t\] and 'c' float\[b, 4\]; 'c' has no time axis"
+    ):
         from_model(m.build(m.node("Add", m.node("Gather", m.weight(V, I), m.x), c)))
 
 

@@ -484,7 +484,8 @@ def test_refusals_with_states():
     with pytest.raises(ExportError, match="arranged in another way than the one it takes"):
         from_module(Net(do, g=gru(layers=2)), (floats(2, 3, I), floats(2, 2, H)))
     with pytest.raises(
-        ExportError, match=r"argument 1 of forward, .* type torch.int64 has no time axis.*lengths are given when the model runs"
+        ExportError,
+        match=r"argument 1 of forward, .* type torch.int64 has no time axis.*lengths are given when the model runs",
     ):
         from_module(Net(lambda m, x, n: m.g(x)[0], g=gru()), (floats(2, 3, I), tokens(2)))
     with pytest.raises(ExportError, match="its state is not carried on"):

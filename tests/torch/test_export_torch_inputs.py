@@ -38,7 +38,9 @@ class Tagger(nn.Module):
 
 
 def inputs_of(traced):
-    return {n: p.vocab_size if isinstance(p, ge.TokenInput) else p.stop - p.start for n, p in traced.network.inputs.items()}
+    return {
+        n: p.vocab_size if isinstance(p, ge.TokenInput) else p.stop - p.start for n, p in traced.network.inputs.items()
+    }
 
 
 def test_words_and_numbers_by_name_or_place():
@@ -73,7 +75,9 @@ def test_a_state_beside_several_inputs():
         assert traced.main.dims == ((("B",), ("T",)) if batch_first else (("T",), ("B",)))
     x = common.random_inputs(traced.network, 2, 5)
     h = np.random.default_rng(0).uniform(-1, 1, (2, H)).astype(np.float32)
-    y = traced.module(*(torch.from_numpy(np.swapaxes(x[n], 0, 1)) for n in ("words", "shape")), torch.from_numpy(h)[None])
+    y = traced.module(
+        *(torch.from_numpy(np.swapaxes(x[n], 0, 1)) for n in ("words", "shape")), torch.from_numpy(h)[None]
+    )
     got, after = ge.load(traced.network.tobytes()).run(x, state=h, return_state=True)
     np.testing.assert_allclose(after, y["h"][0].detach(), atol=1e-5)
     np.testing.assert_allclose(got[..., :O], np.swapaxes(y["tag"].detach().numpy(), 0, 1), atol=1e-5)
@@ -155,7 +159,9 @@ def test_keywords_only():
     x = common.random_inputs(traced.network, 3, STEPS)
     y = traced.run(x)[0]
     np.testing.assert_allclose(ge.reference.run(traced.network, x), y, atol=TOLERANCE * np.abs(y).max())
-    with pytest.raises(ExportError, match=r"forward of Two does not take the example inputs: missing a required argument: 'x'"):
+    with pytest.raises(
+        ExportError, match=r"forward of Two does not take the example inputs: missing a required argument: 'x'"
+    ):
         trace(Two(), {"left": floats(2, 3, 2)})
 
 
@@ -171,7 +177,9 @@ def test_one_step_with_several_inputs():
     assert traced.network.state_size == H
     assert traced.network.causal
     assert not traced.network.per_sequence
-    token = Net(lambda m, x, w, h: step(m, x, m.e(w), h), cell=nn.GRUCell(I + 3, H), out=nn.Linear(H, 2), e=nn.Embedding(V, 3))
+    token = Net(
+        lambda m, x, w, h: step(m, x, m.e(w), h), cell=nn.GRUCell(I + 3, H), out=nn.Linear(H, 2), e=nn.Embedding(V, 3)
+    )
     traced = check(token, floats(2, I), tokens(2), floats(2, H))
     assert inputs_of(traced) == {"args.0": I, "args.1": V}
 
@@ -196,7 +204,9 @@ def test_what_may_be_a_state_is_no_input_unless_it_is_said():
         return m.cell(x, h) * memory, memory
 
     with pytest.raises(ExportError):
-        from_module(Net(gated, cell=nn.GRUCell(I, H), gate=nn.Linear(I + H, H)), (floats(2, I), floats(2, H), floats(2, H)))
+        from_module(
+            Net(gated, cell=nn.GRUCell(I, H), gate=nn.Linear(I + H, H)), (floats(2, I), floats(2, H), floats(2, H))
+        )
 
 
 def test_axes_by_name():
@@ -213,10 +223,12 @@ def test_axes_by_name():
 
 def test_inputs_without_a_time_axis_are_refused():
     module = Net(lambda m, x, c: m.g(torch.cat([x, c.unsqueeze(1).expand(-1, x.shape[1], -1)], -1))[0], g=gru(I + 3))
-    with pytest.raises(ExportError, match=r"argument 1 of forward, 'args.1', of shape \[2, 3\] has no time axis"):  # fmt: skip
+    with pytest.raises(ExportError, match=r"argument 1 of forward, 'args.1', of shape \[2, 3\] has no time axis"):
         from_module(module, (floats(2, 5, I), floats(2, 3)))
     module = Net(lambda m, x, c: m.g(x)[0] * m.e(c).unsqueeze(1), g=gru(), e=nn.Embedding(V, H))
-    with pytest.raises(ExportError, match=r"argument 1 of forward, 'args.1', of shape \[2\] and type torch.int64 has no time axis.*lengths are given"):  # fmt: skip
+    with pytest.raises(
+        ExportError, match=r"'args.1', of shape \[2\] and type torch.int64 has no time axis.*lengths are given"
+    ):
         from_module(module, (floats(2, 5, I), tokens(2)))
     with pytest.raises(ExportError, match=r"type torch.bool is no input of tokens"):
         from_module(
@@ -307,7 +319,12 @@ def test_command_line(tmp_path, monkeypatch):
     base = ["m.pt", "m.gru", "--module", "several_inputs:Tagger"]
     by_place = ["--input", "int64[B,T]", "--input", "float32[B,T,2]"]
     by_name = ["--input", "shape=float32[B,T,2]", "--input", "words=int64[B,T]"]
-    for arguments in (by_place, by_name, [*by_place, "--state", "float32[1,B,4]"], [*by_name, "--state", "h=float32[1,B,4]"]):
+    for arguments in (
+        by_place,
+        by_name,
+        [*by_place, "--state", "float32[1,B,4]"],
+        [*by_name, "--state", "h=float32[1,B,4]"],
+    ):
         result = CliRunner().invoke(tool.main, [*base, *arguments])
         assert result.exit_code == 0, result.output
         for line in ("input 'words': [batch, time]\n", "input 'shape': [batch, time, 2 features]\n",

@@ -21,7 +21,9 @@ def weights(*shape):
 
 
 def gru(net, x, inputs, hidden):
-    return net.gru(x, weights(3 * hidden, inputs), weights(3 * hidden, hidden), weights(3 * hidden), weights(3 * hidden))
+    return net.gru(
+        x, weights(3 * hidden, inputs), weights(3 * hidden, hidden), weights(3 * hidden), weights(3 * hidden)
+    )
 
 
 def inputs():

@@ -129,6 +129,19 @@ def from_torch(wanted):
         def forward(self, x, h):
             return self.g(x, h)
 
+    class Inputs(nn.Module):
+        """Words and numbers of each step, a state; several heads."""
+
+        def __init__(self):
+            super().__init__()
+            self.e, self.g = nn.Embedding(V, I), gru(I + 2)
+            self.p, self.q = nn.Linear(H, O), nn.Linear(H + 2, 1)
+
+        def forward(self, words, shape, h):
+            y, h = self.g(torch.cat([self.e(words), shape], -1), h)
+            return F.softmax(self.p(y), -1), self.q(torch.cat([y, shape], -1)), h
+
+    words, shape = torch.zeros(2, 4, dtype=torch.int64), torch.zeros(2, 4, 2)
     x = torch.zeros(2, 4, I)
     batch_time = {"x": {0: "b", 1: "t"}}
     cases = {
@@ -141,7 +154,13 @@ def from_torch(wanted):
         "learned": (Learned(), {"x": x.transpose(0, 1)}, {"x": {0: "t", 1: "b"}}),
         "packed": (Packed(), {"x": x, "n": torch.tensor([4, 3])}, {**batch_time, "n": {0: "b"}}),
         "cell": (Cell(), {"x": x[:, 0], "h": torch.zeros(2, H)}, {"x": {0: "b"}, "h": {0: "b"}}),
+        "inputs": (
+            Inputs(),
+            {"words": words, "shape": shape, "h": torch.zeros(1, 2, H)},
+            {"words": {0: "b", 1: "t"}, "shape": {0: "b", 1: "t"}, "h": {1: "b"}},
+        ),
     }
+    outputs = {"inputs": ["tag", "score", "after"]}
     for kind in ("dynamo", "script"):
         for name, (module, inputs, axes) in cases.items():
             full = f"torch_{kind}_{name}"
@@ -149,7 +168,7 @@ def from_torch(wanted):
                 continue
             torch.manual_seed(0)
             module = type(module)().eval()
-            names = {"input_names": list(inputs), "dynamo": kind == "dynamo"}
+            names = {"input_names": list(inputs), "output_names": outputs.get(name), "dynamo": kind == "dynamo"}
             try:
                 if kind == "script":
                     data = io.BytesIO()
