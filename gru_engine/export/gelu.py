@@ -67,11 +67,11 @@ def _gate(graph: Graph, ids: Ids) -> tuple[str, Ids, Array, Array] | None:
     scale, shift = np.ones(ids.size), np.zeros(ids.size)
     while True:
         node = _one_node(graph, ids)
-        if node is None:
-            return None
+        kind = None if node is None else node.options.get("kind" if node.operation == "intermediate" else "activation")
+        if node is None or not (node.operation in ("affine", "activation") or kind == "erf"):
+            return None  # what is not computed feature by feature, such as a GRU, which has an activation too
         places = ids - node.first
-        kind = node.options.get("kind") if node.operation == "intermediate" else node.options.get("activation")
-        ids = node.inputs[0][places] if node.inputs else ids
+        ids = node.inputs[0][places]
         if node.operation == "affine":
             shift = shift + scale * node.arrays["shift"][places]
             scale = scale * node.arrays["scale"][places]
