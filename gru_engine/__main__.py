@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return cpu()
         return info(options.path) if options.command == "info" else verify(options.path)
     except (OSError, ge.FormatError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        where = "" if isinstance(error, OSError) or str(error).startswith(options.path) else f"{options.path}: "
+        print(f"{parser.prog}: error: {where}{error}", file=sys.stderr)
         return 2
 
 

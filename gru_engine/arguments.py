@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,18 @@ def as_name(name: Any) -> str:
     if "\0" in name or any("\ud800" <= c <= "\udfff" for c in name):
         raise ValueError(f"name must be valid UTF-8 without zero bytes, got {name!r}")
     return name
+
+
+def as_file(path: Any) -> Path:
+    """A checked path of a file that is going to be written."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a str or a path, got {type(path).__name__}")
+    file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(file))
+    if not file.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(file.parent))
+    return file
 
 
 def as_array(value: Any, argument: str, axes: tuple[str, ...], shape: tuple[int | None, ...]) -> Array:

@@ -8,11 +8,9 @@ concatenation. Whatever convention the arrays come in is turned into the one can
 
 from __future__ import annotations
 
-import errno
 import os
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,17 @@ import numpy.typing as npt
 from gru_engine._inputs import TokenInput
 from gru_engine.activations import ActivationLike
 from gru_engine.activations import activation as parse_activation
-from gru_engine.arguments import MAX_VOCABULARY, as_array, as_name, as_size, as_vector, fold_bias, gru_fields, halves
+from gru_engine.arguments import (
+    MAX_VOCABULARY,
+    as_array,
+    as_file,
+    as_name,
+    as_size,
+    as_vector,
+    fold_bias,
+    gru_fields,
+    halves,
+)
 from gru_engine.builder import MAX_CONCAT, Value, Vector
 from gru_engine.layers import (
     INPUT_AXIS,
@@ -494,10 +502,8 @@ class Network(Operations):
         OSError
             If the file cannot be written.
         """
+        path = as_file(path)
         data = self.tobytes(dtype, fold, golden, metadata)
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with open(temporary, "wb") as file:
@@ -505,6 +511,10 @@ class Network(Operations):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+        except OSError as error:  # of the file that was asked for, not of the one that nobody knows
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -55,6 +55,8 @@ def pack(
     if fold not in (True, False, "auto"):
         raise ValueError(f"fold must be True, False or 'auto', got {fold!r}")
     as_dtype(dtype)
+    if not isinstance(metadata, (dict, type(None))):
+        raise TypeError(f"metadata must be a dict, got {type(metadata).__name__}")
     writer = _Writer()
     net = net.pruned()
     axes = len({layer.axis for layer in net.layers})
@@ -350,7 +352,12 @@ class _Writer:
         if len(cases) > records.MAX_GOLDEN:
             raise ValueError(f"a file has at most {records.MAX_GOLDEN} golden cases, got {len(cases)}")
         model = load(data)
-        for i, (x, framework, tolerance) in enumerate(cases):
+        case: Any
+        for i, case in enumerate(cases):
+            if not isinstance(case, (tuple, list)) or len(case) != 3:
+                given = type(case).__name__ + (f" of {len(case)}" if isinstance(case, (tuple, list)) else "")
+                raise TypeError(f"golden[{i}] must be (x, y, tolerance), got {given}")
+            x, framework, tolerance = case
             if as_number(tolerance, f"golden[{i}]: tolerance") < 0:
                 raise ValueError(f"golden[{i}]: tolerance must not be negative, got {tolerance!r}")
             vectors, tokens = _golden_input(net, x, f"golden[{i}]")

@@ -68,7 +68,8 @@ def test_a_damaged_file_is_named_with_what_is_wrong(saved, capsys):
     data[-200] ^= 1
     saved.write_bytes(data)
     assert main(["verify", str(saved)]) == 2
-    assert "GOLDEN is damaged" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "GOLDEN is damaged" in printed and f"error: {saved}: section table" in printed
 
 
 def test_a_missing_file_is_named(tmp_path, capsys):

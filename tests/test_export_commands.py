@@ -3,6 +3,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,45 @@ def test_flax_takes_a_file_or_a_factory(tmp_path, source):
     assert "--factory 'nowhere' must be package.module:function" in result.output
     result = run("flax", tmp_path / "m.gru", "--factory", "no.such.module:f")
     assert "--factory no.such.module:f: No module named" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("arrays", ["missing/model.gru"], "there is no such folder: 'missing'"),
+        ("arrays", ["model.gru", "--threshold", "-1"], "-1.0 is not in the range x>=0"),
+        (
+            "arrays",
+            ["model.gru", "--layers", "gru(gru) linaer(dense)"],
+            "'linaer' is not known; known are embedding, gru,",
+        ),
+        ("arrays", ["model.gru", "--layer", "gru(gru)"], "No such option"),
+        ("arrays", ["model.gru", "--dtype", "int4"], "'int4' is not one of 'float32', 'bfloat16', 'float16', 'int8'"),
+        ("arrays", ["model.gru", "--metadata", "list.json"], "--metadata list.json must be a JSON object, got list"),
+    ],
+)
+def test_mistakes(tmp_path, monkeypatch, name, arguments, message):
+    """Promise: whatever is wrong is a message of the command, no traceback, and no file is left."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("model.npz", **RTNEURAL)
+    Path("list.json").write_text("[1]")
+    result = run(name, "model.npz", *arguments)
+    assert result.exit_code in (1, 2) and not isinstance(result.exception, Exception), result.output
+    assert message in " ".join(result.output.split())
+    assert not list(tmp_path.glob("**/*.gru"))
+
+
+def test_a_file_without_arrays(tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+    result = run("rtneural", tmp_path / "model.json", tmp_path / "model.gru")
+    assert result.exit_code == 1 and "there are no arrays to make a network of" in result.output
+
+
+def test_a_missing_framework_is_named(tmp_path, monkeypatch):
+    """Promise: a command that needs a framework says which, and how to get it."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    np.savez(tmp_path / "model.npz", **RTNEURAL)
+    for module in [name for name in sys.modules if name.startswith("gru_engine.export.torch")]:
+        monkeypatch.delitem(sys.modules, module)
+    result = run("cells", tmp_path / "model.npz", tmp_path / "model.gru", "--module", "json:JSONDecoder")
+    assert result.exit_code == 1 and "torch" in result.output and "pip install torch" in result.output, result.output

@@ -354,6 +354,41 @@ def test_paths_of_all_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             ge.load(wrong)
 
 
+def test_what_cannot_be_written_is_said_of_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    """Promise: a folder, a missing folder, a folder without permission, no path: by name, and nothing is left there."""
+    net = ge.Network()
+    net.output(net.input(2))
+    with pytest.raises(IsADirectoryError, match=rf"is a folder, not a file: '{tmp_path}'"):
+        net.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"there is no such folder: '.*missing'"):
+        net.save(tmp_path / "missing" / "model.gru")
+    for path in (None, 3, b"model.gru"):
+        with pytest.raises(TypeError, match="path must be a str or a path, got"):
+            net.save(path)  # type: ignore[arg-type]
+    long = tmp_path / f"{'a' * 255}.gru"
+    with pytest.raises(OSError, match=r"'.*/a+\.gru'$"):
+        net.save(long)
+    tmp_path.chmod(0o500)
+    try:
+        if not os.access(tmp_path, os.W_OK):  # root may write everywhere
+            with pytest.raises(PermissionError, match=r"'.*/model\.gru'$"):
+                net.save(tmp_path / "model.gru")
+    finally:
+        tmp_path.chmod(0o700)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_golden_cases_and_metadata_are_named() -> None:
+    net = ge.Network()
+    net.output(net.input(2))
+    with pytest.raises(TypeError, match=r"golden\[1\] must be \(x, y, tolerance\), got tuple of 2"):
+        net.tobytes(golden=[(np.zeros((1, 2)), None, 0), (np.zeros((1, 2)), 0)])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"golden\[0\] must be .*, got int"):
+        net.tobytes(golden=[3])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="metadata must be a dict, got list"):
+        net.tobytes(metadata=[1])  # type: ignore[arg-type]
+
+
 def test_a_copy_is_independent_of_its_file(tmp_path: Path) -> None:
     """Promise: with copy=True the file may change or go away; a mapped file may be replaced and removed."""
     x = uniform(np.random.default_rng(0), 1, 5, 1)

@@ -36,9 +36,9 @@ def main(
     sys.path.insert(0, str(Path(__file__).parent))
     from export_torch import make_module
 
-    from gru_engine.export import torch_cells
-
     with command.errors():
+        from gru_engine.export import torch_cells
+
         built, text, run = torch_cells.describe(make_module(module, arguments, read_arrays(checkpoint, key)), layers)
         click.echo(f'--layers "{text}"')
         command.show(built)

@@ -383,6 +383,8 @@ def infer(arrays: Arrays, said: Said | None = None) -> list[Word]:
         If there is a choice; the message lists the chains in the ``--layers`` language.
     """
     modules = list(_modules(arrays, said or {}))
+    if not modules:
+        raise ExportError("there are no arrays to make a network of")
     if len(modules) > _MOST_MODULES:
         raise ExportError(
             f"the checkpoint has {len(modules)} modules, too many to find their order; write it out with --layers"

@@ -34,6 +34,7 @@ _OPTIONS = (
     ),
     click.option(
         "--threshold",
+        type=click.FloatRange(min=0),
         default=common.THRESHOLD,
         show_default=True,
         help="Largest accepted difference, relative to the largest output.",
@@ -60,10 +61,12 @@ def options(function: F) -> F:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Whatever a user got wrong becomes a message of the command line."""
+    """Whatever a user got wrong becomes a message of the command line, and so does a file that cannot be read or written."""
     try:
         yield
-    except (ValueError, TypeError) as error:  # ExportError is a ValueError
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error}; this command needs it: pip install {error.name}") from error
+    except (ValueError, TypeError, OSError) as error:  # ExportError is a ValueError
         raise click.ClickException(str(error)) from error
 
 
