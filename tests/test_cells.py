@@ -17,21 +17,13 @@ from gru_engine import Network, cells, format
 from gru_engine.layers import Gru, State
 from gru_engine.network import Value
 
-from .helpers import Array, assert_bits
+from .helpers import Array, assert_bits, normalised, sigmoid
 
 I, H, STEPS = 5, 7, 30
 TOLERANCE = 3e-6
 
 Step = Callable[..., tuple[Array, ...]]
 """One step: the input and the states before -> the output and the states after."""
-
-
-def sigmoid(a: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-a)))
-
-
-def layer_norm(a: Array, epsilon: float) -> Array:
-    return np.asarray((a - a.mean()) / np.sqrt(a.var() + epsilon))
 
 
 def arrays(*shapes: tuple[int, ...], seed: int = 0) -> list[Array]:
@@ -124,7 +116,7 @@ def test_li_gru(recurrent_norm: float | None) -> None:
     def step(x: Array, h: Array) -> tuple[Array, ...]:
         wx = (np.concatenate([p["W"]["n"] @ x, p["W"]["z"] @ x]) - mean) / np.sqrt(variance + 1e-3) * scale + shift
         uh = np.concatenate([p["U"]["n"] @ h, p["U"]["z"] @ h])
-        uh = uh if recurrent_norm is None else layer_norm(uh, recurrent_norm)
+        uh = uh if recurrent_norm is None else normalised(uh, recurrent_norm)
         a, z = wx[:H] + uh[:H], sigmoid(wx[H:] + uh[H:])
         h = z * h + (1 - z) * np.maximum(a, 0)
         return h, h
@@ -204,8 +196,8 @@ def test_layer_norm_gru(zoneout: float) -> None:
     kernel, recurrent, b, rb, g0, g1 = arrays((3 * H, I), (3 * H, H), *[(3 * H,)] * 4)
 
     def step(x: Array, h: Array) -> tuple[Array, ...]:
-        wx = layer_norm(kernel @ x, 1e-5) * g0 + b
-        rh = layer_norm(recurrent @ h, 1e-5) * g1 + rb
+        wx = normalised(kernel @ x, 1e-5) * g0 + b
+        rh = normalised(recurrent @ h, 1e-5) * g1 + rb
         z, r = sigmoid(wx[:H] + rh[:H]), sigmoid(wx[H : 2 * H] + rh[H : 2 * H])
         g = np.tanh(wx[2 * H :] + r * rh[2 * H :])
         new = z * h + (1 - z) * g
@@ -224,7 +216,7 @@ def test_layer_norm_sum_gru() -> None:
     W, b, scale, shift = arrays((3 * H, I + H), (3 * H,), (3 * H,), (3 * H,))
 
     def step(x: Array, h: Array) -> tuple[Array, ...]:
-        parts = layer_norm(W @ np.concatenate([x, h]) + b, 1e-3) * scale + shift
+        parts = normalised(W @ np.concatenate([x, h]) + b, 1e-3) * scale + shift
         reset, cand, update = np.split(parts, 3)
         cand, update = np.tanh(sigmoid(reset) * cand), sigmoid(update - 1)
         h = update * cand + (1 - update) * h
@@ -246,7 +238,7 @@ def test_norm_input_gru(norm: str | None) -> None:
         if norm == "rms":
             both = both / np.sqrt((both**2).mean() + 1e-4) * scale
         elif norm == "layer":
-            both = layer_norm(both, 1e-4) * scale + shift
+            both = normalised(both, 1e-4) * scale + shift
         reset, cand, update = np.split(W @ both + b, 3)
         cand, update = np.tanh(sigmoid(reset) * cand), sigmoid(update - 1)
         h = update * cand + (1 - update) * h
@@ -411,6 +403,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("mgu", {"W": np.ones((4, I)), "U": np.ones((4, 2)), "reset": "all"}, "reset must be 'before', 'after' or 'none'"),
     ("mgu", {"W": np.ones((4, I)), "U": np.ones((4, 2)), "gates": "zn"}, "gates must be a permutation of 'fn'"),
     ("li_gru", {"W": np.ones((4, I)), "U": np.ones((4, 2)), "batch_norm": np.ones((4, 4))}, "four arrays"),
+    (
+        "li_gru",
+        {"W": np.ones((4, I)), "U": np.ones((4, 2)), "recurrent_scale": np.ones(4)},
+        "need recurrent_norm, the eps",
+    ),
     ("li_gru", {"W": np.ones((4, I)), "U": np.ones((4, 2)), "batch_norm": [np.ones(3)] * 4}, "batch_norm: scale must"),
     ("li_gru", {"W": np.ones((4, I)), "U": np.ones((4, 2)), "batch_norm": [-np.ones(4)] * 4}, "must be positive"),
     ("gate_memory_gru", {**GOOD, "gates": "rzo"}, "gates must be a permutation of 'rzno', got 'rzo'"),
@@ -450,6 +447,8 @@ def test_wrong_scales_and_attention() -> None:
         cells.au_gru(net, x, x[:1], **GOOD, scales="both")
     with pytest.raises(ValueError, match=r"multiply: a and b must have the same width, got 7 and 2"):
         cells.au_gru(net, x, x[:2], **GOOD)
+    with pytest.raises(ValueError, match="reset must be 'before' or 'after', got 'all'"):
+        cells.a_gru(net, x, x[:1], np.ones((2 * H, I)), np.ones((2 * H, H)), reset="all")
 
 
 def test_all_cells_are_documented() -> None:

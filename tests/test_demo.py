@@ -2,7 +2,6 @@
 """The model in the repository and the demo that uses it: the phonemes are those of the float64 reference."""
 
 import csv
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ import pytest
 
 import gru_engine as ge
 from gru_engine import format
+
+from .command_lines import load_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = ["engine", "quibbleworthy", "flimflammery", "zorgonian", "o'brien", "a", "supercalifragilistic", "mnemonics"]
@@ -73,9 +74,7 @@ def test_held_out_words_come_out_as_pytorch_said_them():
 
 def test_error_rates_with_weights_of_fewer_bits():
     """Every tenth test word: at most one in a hundred comes out in another way than with float32 (docs/NUMERICS.md, 6.4)."""
-    spec = importlib.util.spec_from_file_location("measure_dtypes", ROOT / "tools/measure_dtypes.py")
-    tool = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("measure_dtypes")
     words = tool.read_words(10)
     whole = tool.measure("float32", words)
     assert (len(words), round(whole.per, 3), whole.wer) == (500, 6.605, 26.0)

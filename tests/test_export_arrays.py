@@ -11,12 +11,10 @@ from gru_engine.export import chain, flax, haiku, tf1
 from gru_engine.export.arrays import build, flatten, from_arrays
 from gru_engine.export.common import ExportError
 
+from .helpers import sigmoid
+
 DATA = Path(__file__).parent / "data"
 I, H, T, B = 3, 4, 6, 2
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 def relu(a):

@@ -10,17 +10,9 @@ from gru_engine.export import common
 from gru_engine.export.arrays import build, from_arrays
 from gru_engine.export.common import ExportError
 
-from .helpers import assert_bits
+from .helpers import assert_bits, normalised, sigmoid
 
 I, H = 3, 4
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
-
-
-def normal(a, epsilon):
-    return (a - a.mean()) / np.sqrt(a.var() + epsilon)
 
 
 def rms(a, epsilon=1e-4):
@@ -206,7 +198,7 @@ def light_step(p, epsilon=1e-5, recurrent=1e-5, scale=1, shift=0, act=lambda a: 
     def step(x, h):
         w = p["rnn.0.w.weight"] @ x - p["rnn.0.norm.running_mean"]
         w = w / np.sqrt(p["rnn.0.norm.running_var"] + epsilon) * p["rnn.0.norm.weight"] + p["rnn.0.norm.bias"]
-        a, z = np.split(w + normal(p["rnn.0.u.weight"] @ h, recurrent) * scale + shift, 2)
+        a, z = np.split(w + normalised(p["rnn.0.u.weight"] @ h, recurrent) * scale + shift, 2)
         return sigmoid(z) * h + (1 - sigmoid(z)) * act(a)
 
     return step
@@ -246,7 +238,7 @@ def test_embodied_gru(draw, norm):
         if norm == "rms":
             v = rms(v) * p["enc/gru/norm/scale"]
         elif norm == "layer":
-            v = normal(v, 1e-4) * p["enc/gru/norm/scale"] + p["enc/gru/norm/shift"]
+            v = normalised(v, 1e-4) * p["enc/gru/norm/scale"] + p["enc/gru/norm/shift"]
         r, n, z = np.split(v @ p["enc/gru/linear/kernel"] + p["enc/gru/linear/bias"], 3)
         z = sigmoid(z - 1)
         return z * np.tanh(sigmoid(r) * n) + (1 - z) * h

@@ -11,11 +11,9 @@ from gru_engine.export.arrays import from_arrays
 from gru_engine.export.cells import is_cell
 from gru_engine.export.common import ExportError
 
+from .helpers import sigmoid
+
 I, H = 3, 4
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 @pytest.fixture

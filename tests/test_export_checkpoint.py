@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints without PyTorch: reading them, the --layers language, and the command line."""
 
-import importlib.util
 import io
 import pickle
 import zipfile
@@ -17,6 +16,8 @@ from gru_engine.export import chain, common
 from gru_engine.export.checkpoint import read_arrays
 from gru_engine.export.common import ExportError
 
+from .command_lines import load_tool
+
 DATA = Path(__file__).parent / "data"
 TOOL = Path(__file__).parents[1] / "tools" / "export_torch.py"
 CHAIN = DATA / "torch_chain.pt"
@@ -27,10 +28,7 @@ SUMMARY = "embedding(emb) gru(gru) summary linear(fc) tanh"
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("export_torch_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("export_torch")
 
 
 def gru(inputs, hidden, prefix="gru.", suffixes=("_l0",), bias=True, gates=3):

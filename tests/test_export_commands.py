@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command lines of the exporters of named arrays: every example of their docstrings, files, and errors."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,8 @@ from gru_engine.export import flax, gru4rec, haiku, rtneural, tf1
 from gru_engine.export.arrays import flatten, from_arrays
 from gru_engine.export.common import random_inputs
 
+from .command_lines import load_tool
+
 TOOLS = Path(__file__).parents[1] / "tools"
 NAMES = ["arrays", "flax", "gru4rec", "haiku", "rtneural", "tf1"]
 
@@ -23,10 +24,7 @@ I, H, V = 3, 4, 7
 
 
 def tool(name):
-    spec = importlib.util.spec_from_file_location(f"export_{name}_tool", TOOLS / f"export_{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load_tool(f"export_{name}").main
 
 
 def run(name, *arguments):

@@ -11,11 +11,9 @@ import gru_engine as ge
 from gru_engine.export import gru4rec, rtneural
 from gru_engine.export.common import ExportError
 
+from .helpers import sigmoid
+
 ITEMS = 9
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
 
 
 @pytest.fixture

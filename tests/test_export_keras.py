@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of several versions of Keras, read without Keras: beside the outputs that were kept with them; and bad files."""
 
-import importlib.util
 import io
 import json
 import shutil
@@ -21,6 +20,8 @@ from gru_engine.export.common import ExportError
 from gru_engine.export.keras import export, from_model, lengths
 from gru_engine.export.keras_model import Spec, make_spec, read
 from gru_engine.export.keras_recurrent import cell_arrays, reset_of
+
+from .command_lines import load_tool
 
 DATA = Path(__file__).parent / "data" / "keras"
 FILES = sorted(path.name for path in DATA.iterdir() if path.suffix != ".npz")
@@ -304,11 +305,7 @@ def test_deep_nesting_is_refused():
 
 @pytest.fixture(scope="module")
 def tool():
-    path = Path(__file__).parents[1] / "tools" / "export_keras.py"
-    spec = importlib.util.spec_from_file_location("export_keras_tool", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("export_keras")
 
 
 def test_command_line(tool, tmp_path, monkeypatch):

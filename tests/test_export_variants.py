@@ -9,15 +9,9 @@ from gru_engine.export.arrays import from_arrays
 from gru_engine.export.common import ExportError
 from gru_engine.export.words import VARIANTS, parse
 
+from .helpers import normalised, sigmoid
+
 I, H = 3, 4
-
-
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
-
-
-def normal(a, epsilon):
-    return (a - a.mean()) / np.sqrt(a.var() + epsilon)
 
 
 @pytest.fixture
@@ -85,7 +79,7 @@ def haste_step(p, zoneout, epsilon=1e-5):
     def step(x, h):
         s_x, s_h = x @ p["cell.kernel"], h @ p["cell.recurrent_kernel"]
         if "cell.gamma" in p:
-            s_x, s_h = (normal(s, epsilon) * gamma for s, gamma in zip((s_x, s_h), p["cell.gamma"]))
+            s_x, s_h = (normalised(s, epsilon) * gamma for s, gamma in zip((s_x, s_h), p["cell.gamma"]))
         s_x, s_h = np.split(s_x + p["cell.bias"], 3), np.split(s_h + p["cell.recurrent_bias"], 3)
         z, r = (sigmoid(s_x[g] + s_h[g]) for g in (0, 1))
         new = z * h + (1 - z) * np.tanh(s_x[2] + r * s_h[2])
@@ -129,7 +123,7 @@ def test_dreamer_v2(draw):
     p["layers.GRU_norm.bias"] = draw(3 * H)
 
     def step(x, h):
-        s = normal(p["layers.GRU_linear.weight"] @ np.concatenate([x, h]), 1e-3)
+        s = normalised(p["layers.GRU_linear.weight"] @ np.concatenate([x, h]), 1e-3)
         r, n, z = np.split(s * p["layers.GRU_norm.weight"] + p["layers.GRU_norm.bias"], 3)
         z = sigmoid(z - 1)
         return z * np.tanh(sigmoid(r) * n) + (1 - z) * h
@@ -160,7 +154,7 @@ def test_normalised_input(draw, blocks, norm):
         if norm == "rms":
             v = v / np.sqrt((v * v).mean() + 1e-4) * p["g"]
         elif norm == "layer":
-            v = normal(v, 1e-4) * p["g"] + p["s"]
+            v = normalised(v, 1e-4) * p["g"] + p["s"]
         new = []
         for i, old in enumerate(np.split(h, blocks)):
             M, b = (p["m"], p["c"]) if blocks == 1 else (p["m"][i], p["c"][i])

@@ -149,6 +149,10 @@ class Tensor:
 
     # ---- moving axes
 
+    def same(self, other: Tensor) -> bool:
+        """Whether it is the same value: the same features on the same axes."""
+        return self.dims == other.dims and np.array_equal(self.ids, other.ids)
+
     def permute(self, order: Sequence[int]) -> Tensor:
         """The axes in another order."""
         axes: list[int] = []

@@ -43,10 +43,6 @@ def _key(t: Tensor) -> bytes:
     return t.ids.tobytes()
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.dims == b.dims and np.array_equal(a.ids, b.ids)
-
-
 def note_mean(written: Written, t: Tensor, dims: Sequence[int], result: Tensor) -> None:
     """``result`` is the mean of ``t`` over some axes of features."""
     square = written.get(_key(t))
@@ -60,7 +56,7 @@ def note_mean(written: Written, t: Tensor, dims: Sequence[int], result: Tensor) 
 def note_difference(written: Written, a: Tensor, b: Tensor, result: Tensor) -> None:
     """``result`` is ``a - b``."""
     mean = written.get(_key(b))
-    if mean is not None and mean.kind == "mean" and _same(mean.of, a):
+    if mean is not None and mean.kind == "mean" and mean.of.same(a):
         written[_key(result)] = replace(mean, kind="centred")
 
 
@@ -126,8 +122,8 @@ def normalised(graph: Graph, written: Written, a: Tensor, b: Tensor, kind: str) 
     if not found.rms:
         centred = written.get(_key(a))
         fits = centred is not None and centred.kind == "centred" and centred.dims == found.dims
-        if not (centred and fits and _same(centred.of, found.of) and a.dims == found.of.dims):
+        if not (centred and fits and centred.of.same(found.of) and a.dims == found.of.dims):
             return None
-    elif not _same(a, found.of):
+    elif not a.same(found.of):
         return None
     return graph.norm(found.of, found.dims, epsilon=found.epsilon, rms=found.rms)

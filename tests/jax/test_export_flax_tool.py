@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line that exports a live Flax module and compares it with Flax."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from command_lines import load_tool
 
 import gru_engine as ge
 
@@ -44,9 +44,7 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "flax_models.py").write_text(MODELS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    spec = importlib.util.spec_from_file_location("export_flax_tool", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool("export_flax")
     return lambda *arguments: CliRunner().invoke(module.main, ["m.gru", "--factory", *arguments])
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line tools/export_onnx.py."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from command_lines import load_tool
 from onnx_models import TBF, H, I, Model, O
 
 import gru_engine as ge
@@ -22,10 +22,7 @@ FILES = ROOT / "tests" / "data" / "onnx"
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("export_onnx_tool", ROOT / "tools" / "export_onnx.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("export_onnx")
 
 
 def run(tool, *arguments):

@@ -2,13 +2,12 @@
 """Modules around hand-written cells: what the cell computes must be found by running it."""
 
 import copy
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from command_lines import load_tool
 from torch import nn
 
 import gru_engine as ge
@@ -434,10 +433,7 @@ def test_command_line(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     cell = Textbook()
     torch.save(cell.state_dict(), tmp_path / "cell.pt")
-    path = Path(__file__).parents[2] / "tools" / "export_cells.py"
-    spec = importlib.util.spec_from_file_location("export_cells_tool", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("export_cells")
     arguments = ["cell.pt", "m.gru", "--module", "hand_written:Cell", "--args"]
     result = CliRunner().invoke(tool.main, [*arguments, f"{I}, hidden={H}"])
     assert result.exit_code == 0, result.output
@@ -452,10 +448,7 @@ def test_torch_tool_with_a_description(tmp_path):
     """Without the module: the description says what the cell computes."""
     cell = Textbook()
     torch.save(cell.state_dict(), tmp_path / "cell.pt")
-    path = Path(__file__).parents[2] / "tools" / "export_torch.py"
-    spec = importlib.util.spec_from_file_location("export_torch_tool", path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("export_torch")
     arguments = [str(tmp_path / "cell.pt"), str(tmp_path / "m.gru")]
     result = CliRunner().invoke(tool.main, arguments)
     assert result.exit_code == 1 and "do not say reset and keep and concatenated" in result.output

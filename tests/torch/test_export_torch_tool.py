@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Chains of a checkpoint beside PyTorch's own layers, and the command line where PyTorch is installed."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
+from command_lines import load_tool
 from torch import nn
 
 import gru_engine as ge
@@ -57,10 +58,7 @@ def test_chains_give_what_torch_gives(tmp_path, text):
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("export_torch_tool", ROOT / "tools" / "export_torch.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("export_torch")
 
 
 MODEL = """
