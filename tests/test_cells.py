@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from gru_engine import Network, cells, format
 from gru_engine.layers import Gru, State
 from gru_engine.network import Value
 
+from .documentation import python_blocks, text_of
 from .helpers import Array, assert_bits, normalised, sigmoid
 
 I, H, STEPS = 5, 7, 30
@@ -504,10 +503,8 @@ def test_dreamer_v3_gru() -> None:
 
 def test_the_example_of_the_documentation() -> None:
     """Promise: the cell that docs/VARIANTS.md puts together by hand is what it says."""
-    text = (Path(__file__).parent.parent / "docs" / "VARIANTS.md").read_text()
-    lines = text[text.index("    def elman(") :].split("\n\n")[0]
     names: dict[str, Any] = {}
-    exec(textwrap.dedent(lines), names)
+    exec(python_blocks("docs/VARIANTS.md")[-1], names)
     W, U, b = arrays((H, I), (H, H), (H,))
 
     def step(x: Array, h: Array) -> tuple[Array, ...]:
@@ -515,4 +512,4 @@ def test_the_example_of_the_documentation() -> None:
         return h, h
 
     check(lambda net, x: names["elman"](net, x, W, U, b), step, np.zeros(H))
-    assert {f"cells.{name}" for name in cells.__all__} <= set(re.findall(r"cells\.\w+", text))
+    assert {f"cells.{name}" for name in cells.__all__} <= set(re.findall(r"cells\.\w+", text_of("docs/VARIANTS.md")))
