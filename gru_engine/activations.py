@@ -38,7 +38,7 @@ _erfc = np.vectorize(math.erfc, otypes=[np.float64])  # NumPy has none; of zero 
 
 def _gelu(a: Array) -> Array:
     # With erfc the left tail keeps its relative accuracy; below -40 it is 0 in float64, and -infinity * 0 is NaN.
-    result = 0.5 * np.maximum(a, -40) * _erfc(a * -math.sqrt(0.5))
+    result = 0.5 * np.maximum(a, -40) * _erfc(a / -math.sqrt(2))
     return np.asarray(result, a.dtype if a.dtype.kind == "f" else None)
 
 

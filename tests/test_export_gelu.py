@@ -8,11 +8,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import gru_engine as ge
-from gru_engine import Network
 from gru_engine.export import gelu
 from gru_engine.export import operations as op
 from gru_engine.export.common import ExportError
-from gru_engine.export.graph import Graph, Tensor
+from gru_engine.export.graph import Graph
 from gru_engine.export.lowering import lower
 
 SIZES = {"B": 7, "T": 11}
@@ -228,18 +227,17 @@ def test_extrema(x):
         op.extremum(c, [t, float("nan")], True)
 
 
-@pytest.mark.parametrize("width", [1, 2, 9])
-def test_a_factor_that_is_not_made_element_by_element(x, width):
-    """A fault once: a dense layer or a GRU of more outputs than inputs, read as if it were the gate's tanh."""
-    rng = np.random.default_rng(width)
-    W, U = rng.normal(0, 0.5, (3 * width, 6)), rng.normal(0, 0.5, (3 * width, width))
+def test_gates_of_other_kinds(x):
+    """Promise: products with whatever else the graph has stay products: matrices, norms, parts of several values."""
     c = op.Context(Graph(), SIZES)
     t = c.graph.source("input", [("B",), ("T",), (6,)])
-    dense = c.graph.dense(t, W[:width])
-    node = c.graph.gru(t.ids.reshape(-1), {"W": W, "U": U}, {"activation": "tanh"}, None, "")
-    gru = Tensor.of((*t.dims[:2], (width,)), node.ids)
-    net = lower(c.graph, [(None, op.product(c, dense, gru).ids)]).network
-    whole = Network()
-    v = whole.input(6)
-    whole.output(whole.multiply(whole.dense(v, W[:width]), whole.gru(v, W, U)))
-    assert_allclose(ge.reference.run(net, x), ge.reference.run(whole, x), rtol=0, atol=1e-12)
+    W = np.random.default_rng(0).normal(size=(9, 6))
+    wide = c.graph.dense(t, W)
+    gate = c.graph.activation(wide, "sigmoid")
+    normed = c.graph.norm(wide, [2], epsilon=0.1)
+    mixed = c.graph.activation(c.graph.add(wide, normed), ("elu", 0.5))
+    y = op.product(c, op.product(c, op.product(c, wide, gate), normed), mixed)
+    y = op.product(c, y, c.graph.softmax(wide, 2, False))
+    net = lower(c.graph, [(None, op.product(c, y.take(2, [8, 0]), y.take(2, [1, 7])).ids)]).network
+    assert "multiply" in [layer.operation for layer in net.layers]
+    assert_allclose(ge.load(net.tobytes()).run(x.astype(np.float32)), ge.reference.run(net, x), rtol=1e-5, atol=1e-4)

@@ -160,7 +160,7 @@ FORGED: list[tuple[str, int, str, Any, str]] = [
     ("NODES", 2, "edges", 0, r"NODES\[2\].edges .* is 0, expected 1 to 1"),
     ("NODES", 1, "flags", 1, r"NODES\[1\].flags at byte 1104 is 1, expected 0, as GRU does not use it"),
     ("NODES", 1, "name", 64, "expected an offset below 64"),
-    ("NODES", 1, "activation", 16, r"NODES\[1\].activation at byte 1112 is 16, expected the code of an activation"),
+    ("NODES", 1, "activation", 18, r"NODES\[1\].activation at byte 1112 is 18, expected the code of an activation"),
     ("NODES", 1, "activation", 64, r"NODES\[1\].activation at byte 1112 is 64, expected the code of an activation"),
     ("NODES", 1, "gate", 65, "gate_activation at byte 1124 is 65"),
     ("NODES", 1, "alpha", INF, r"NODES\[1\].alpha at byte 1116 is inf, expected a finite number"),

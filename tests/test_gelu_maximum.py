@@ -220,6 +220,6 @@ def test_values_that_do_not_fit(method: str) -> None:
     v = net.input(5)
     with pytest.raises(ValueError, match=f"{method}: a and b must have the same width, got 2 and 3; one of them may"):
         getattr(net, method)(v[:2], v[2:])
-    with pytest.raises(TypeError, match="b must be a value"):
+    with pytest.raises(TypeError, match="b must be a Value of this network"):
         getattr(net, method)(v, 0.5)
     assert len(net.layers) == 3

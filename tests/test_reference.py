@@ -166,6 +166,11 @@ def test_gate_activations_and_clip() -> None:
 # ---- activations
 
 
+def gelu_tanh(a: float) -> float:
+    v = math.sqrt(8 / math.pi) * a * (1 + 0.044715 * a * a)
+    return a * sigmoid(v) if v > 0 else a * math.exp(v) / (1 + math.exp(v))
+
+
 SCALAR: dict[Any, Callable[[float], float]] = {
     "linear": lambda a: a,
     "sigmoid": sigmoid,
@@ -184,7 +189,7 @@ SCALAR: dict[Any, Callable[[float], float]] = {
     "softplus": lambda a: max(a, 0.0) + math.log1p(math.exp(-abs(a))),
     "silu": lambda a: a * sigmoid(a),
     "gelu": lambda a: a * math.erfc(-a / math.sqrt(2)) / 2,
-    "gelu_tanh": lambda a: a * sigmoid(2 * math.sqrt(2 / math.pi) * (a + 0.044715 * a**3)),
+    "gelu_tanh": gelu_tanh,
 }
 
 

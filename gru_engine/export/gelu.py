@@ -65,22 +65,22 @@ def _one_node(graph: Graph, ids: Ids) -> Node | None:
 def _gate(graph: Graph, ids: Ids) -> tuple[str, Ids, Array, Array] | None:
     """A gate ``outer * (1 + f(inner * argument)) / 2``, f an error function or tanh: the GELU's name, argument, outer, inner."""
     scale, shift = np.ones(ids.size), np.zeros(ids.size)
-    while True:
-        node = _one_node(graph, ids)
-        kind = None if node is None else node.options.get("kind" if node.operation == "intermediate" else "activation")
-        if node is None or not (node.operation in ("affine", "activation") or kind == "erf"):
-            return None  # what is not computed feature by feature, such as a GRU, which has an activation too
+    node = _one_node(graph, ids)
+    while node is not None and node.operation == "affine":
         places = ids - node.first
+        shift = shift + scale * node.arrays["shift"][places]
+        scale = scale * node.arrays["scale"][places]
         ids = node.inputs[0][places]
-        if node.operation == "affine":
-            shift = shift + scale * node.arrays["shift"][places]
-            scale = scale * node.arrays["scale"][places]
-        elif kind == "sigmoid" and scale.all() and not shift.any():  # sigmoid(y) = (1 + tanh(y / 2)) / 2
-            return "gelu_tanh", ids, scale, np.full(ids.size, 0.5)
-        elif kind in ("erf", "tanh") and shift.all() and np.allclose(abs(scale), abs(shift), rtol=_ROUNDED, atol=0):
-            return "gelu" if kind == "erf" else "gelu_tanh", ids, 2 * shift, np.sign(scale) * np.sign(shift)
-        else:
-            return None
+        node = _one_node(graph, ids)
+    if node is None or node.operation not in ("intermediate", "activation"):
+        return None
+    kind = node.options["kind"] if node.operation == "intermediate" else node.options["activation"]
+    if kind == "sigmoid" and scale.all() and not shift.any():  # sigmoid(y) = (1 + tanh(y / 2)) / 2
+        return "gelu_tanh", node.inputs[0][ids - node.first], scale, np.full(ids.size, 0.5)
+    if kind in ("erf", "tanh") and shift.all() and np.allclose(abs(scale), abs(shift), rtol=_ROUNDED, atol=0):
+        function = "gelu" if kind == "erf" else "gelu_tanh"
+        return function, node.inputs[0][ids - node.first], 2 * shift, np.sign(scale) * np.sign(shift)
+    return None
 
 
 def _read(function: str, polynomial: Array | None) -> Array | None:

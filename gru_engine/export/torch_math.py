@@ -173,7 +173,9 @@ def _gelu(c: Context, a: Arguments) -> Any:
     return c.graph.activation(a.self, "gelu" if form == "none" else "gelu_tanh")
 
 
-HANDLERS["erf"] = lambda c, a: gelu.error_function(c.graph, a.self)
+@handles("erf", "special_erf")
+def _erf(c: Context, a: Arguments) -> Any:
+    return gelu.error_function(c.graph, a.self)
 
 
 @handles("maximum")
