@@ -195,21 +195,22 @@ V_INLINE act_factors act_exp_in_parts(vec high, vec less) {
  * digits are lost, to the left there is p alone. The zero of the left tail is -0.
  *
  * Phi(-a) = exp(-a^2 / 2) N(a) / (c a N(a) + P(a)), with positive coefficients. The denominator is computed as
- * 2 + a (c N + (P - 2) / a): for large a the rounding errors of N are in both parts of the fraction and cancel, for small
- * a they are small beside 1 and 2. a^2 / 2 is taken in two parts, because the exponential makes an absolute error of its
+ * 3.5 + a (c N + (P - 3.5) / a): for large a the rounding errors of N are in both parts of the fraction and cancel, for
+ * small a only those of the last additions count; to 1.75 and 3.5, because rounding errors are relatively smallest just
+ * below a power of two. a^2 / 2 is taken in two parts, because the exponential makes an absolute error of its
  * argument a relative one. The factor a comes in before the exponential is rounded, and the division, which rounds into
  * the subnormals, last. fit: gelu */
 V_INLINE vec act_gelu(vec x) {
     vec a = v_min(v_set1(14.5f), v_abs(x)), half = v_mul(a, v_set1(-0.5f)), square = v_mul(half, a);
     act_factors e = act_exp_in_parts(square, v_fnma(half, a, square));
-    vec n = v_fma(v_set1(0x1.0b986p-7f), a, v_set1(0x1.4b3ea2p-4f));
-    n = v_fma(n, a, v_set1(0x1.76246ap-2f));
-    n = v_fma(n, a, v_set1(0x1.c01e6p-1f));
-    n = v_fma(n, a, v_set1(1.0f));
-    vec p = v_fma(v_set1(0x1.015958p+48f), a, v_set1(0x1.4a9ae8p+58f)); /* scaled by 2^64, as the exponential is */
-    p = v_fma(p, a, v_set1(0x1.a7825p+61f));
-    p = v_fma(p, a, v_set1(0x1.ade48cp+63f));
-    vec down = v_fma(v_fma(v_set1(0x1.40d83cp+65f), n, p), a, v_set1(0x1p65f));
+    vec n = v_fma(v_set1(0x1.d44aa8p-7f), a, v_set1(0x1.21d6cep-3f));
+    n = v_fma(n, a, v_set1(0x1.475fdcp-1f));
+    n = v_fma(n, a, v_set1(0x1.881a94p+0f));
+    n = v_fma(n, a, v_set1(1.75f));
+    vec p = v_fma(v_set1(0x1.c2641p+48f), a, v_set1(0x1.21478p+59f)); /* scaled by 2^64, as the exponential is */
+    p = v_fma(p, a, v_set1(0x1.729208p+62f));
+    p = v_fma(p, a, v_set1(0x1.7827fap+64f));
+    vec down = v_fma(v_fma(v_set1(0x1.40d83cp+65f), n, p), a, v_set1(0x1.cp65f));
     vec fa = v_mul(e.f, a);
     return v_sub(v_max(v_set1(-0.0f), x), v_div(v_mul(v_fma(e.q, fa, fa), n), down));
 }

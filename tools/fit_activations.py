@@ -160,7 +160,8 @@ def fit_gelu():
     """Phi(-a) = exp(-a^2 / 2) N(a) / (c a N(a) + P(a)) for 0 <= a <= 14.5, and the argument of the sigmoid of gelu_tanh.
 
     N and c, which is about sqrt(2 pi), are those of the quotient of this form, of the degrees 4 and 5, that meets the
-    function at Chebyshev's points of (a - 3) / (a + 3); P is fitted to them, rounded as they are.
+    function at Chebyshev's points of (a - 3) / (a + 3); P is fitted to them, rounded as they are. N(0) is 1.75, because
+    rounding errors are relatively smallest just below a power of two: most of them count for small a.
     """
     low, high, centre = mp.mpf(10) ** -9, mp.mpf("14.51"), 3
 
@@ -182,7 +183,7 @@ def fit_gelu():
         right[row] = -1
     solution = list(mp.lu_solve(system, right))
     factor = to_float32(solution[-1] / solution[degree - 1])
-    n = [mp.mpf(1), *(to_float32(c) for c in solution[:degree])]
+    n = [to_float32(mp.mpf("1.75") * c) for c in [1, *solution[:degree]]]
     print("gelu: c, N, P\n   ", c_constant(factor), "\n   ", ", ".join(map(c_constant, n)))
 
     def value(a):
