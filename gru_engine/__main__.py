@@ -49,7 +49,7 @@ def verify(path: str) -> int:
 
 def _fails(model: ge.Model, case: Golden, name: str) -> bool:
     """Whether the engine gives other bits than when the file was made, or is too far from the framework."""
-    y = model.run(case.x).reshape(case.engine.shape)
+    y = model.run(case.x, context=case.context).reshape(case.engine.shape)
     same = np.array_equal(y.view(np.uint32), case.engine.view(np.uint32))
     text = "the bits of the export" if same else f"NOT the bits of the export, off by {_distance(y, case.engine):.3g}"
     far = False

@@ -35,7 +35,7 @@ cdef extern from "gru_engine.h" nogil:
 
     ctypedef enum gru_result:
         GRU_OK, GRU_ERROR_ARGUMENT, GRU_ERROR_MEMORY, GRU_ERROR_IO, GRU_ERROR_FORMAT, GRU_ERROR_UNSUPPORTED
-        GRU_ERROR_TOKEN, GRU_ERROR_NOT_CAUSAL, GRU_ERROR_LENGTH, GRU_ERROR_SCORES
+        GRU_ERROR_TOKEN, GRU_ERROR_NOT_CAUSAL, GRU_ERROR_LENGTH, GRU_ERROR_SCORES, GRU_ERROR_CONTEXT
 
     ctypedef struct gru_open_options:
         size_t struct_nbytes
@@ -44,7 +44,7 @@ cdef extern from "gru_engine.h" nogil:
 
     ctypedef struct gru_info:
         size_t input_width, n_tokens, vocabulary, n_inputs, output_width, n_outputs, state_width, state_nbytes, n_nodes
-        size_t file_nbytes
+        size_t file_nbytes, context_width, n_contexts
         size_t least_steps
         int causal, per_sequence, other_steps
         uint8_t digest[32]
@@ -83,12 +83,16 @@ cdef extern from "gru_engine.h" nogil:
     void gru_close(gru_model *)
     void gru_get_info(const gru_model *, gru_info *)
     gru_result gru_get_input(const gru_model *, size_t, const char **, size_t *, size_t *, size_t *)
+    gru_result gru_get_context(const gru_model *, size_t, const char **, size_t *, size_t *)
     gru_result gru_get_output(const gru_model *, size_t, const char **, size_t *, size_t *)
     size_t gru_output_steps(const gru_model *, size_t)
     void gru_get_file(const gru_model *, const void **, size_t *)
     void gru_state_init(const gru_model *, float *)
     void gru_state_get(const gru_model *, const float *, float *)
     void gru_state_set(const gru_model *, float *, const float *)
+    gru_result gru_set_context(const gru_model *, float *, const float *, void *)
+    gru_result gru_state_context(const gru_model *, const float *, float *)
+    gru_result gru_copy_context(const gru_model *, const float *, float *)
     size_t gru_step_workspace_nbytes(const gru_model *)
     gru_result gru_step(const gru_model *, float *, const float *, const int32_t *, float *, void *)
     gru_result gru_prepare(const gru_model *, float *, void *)
@@ -124,6 +128,7 @@ NOT_CAUSAL = (
     "the network needs later steps, as a reverse layer or a mean over the sequence does: it cannot be stepped, only run over "
     "whole sequences (Model.run)"
 )
+NO_CONTEXT = "no context has been set, and the network has the contexts {}: set_context() comes before the first step"
 
 
 cdef too_short(Model model, tuple shape):
@@ -272,7 +277,9 @@ cdef int as_threads(threads) except -1:
     return threads
 
 
-cdef int check(gru_result result) except -1:
+cdef int check(gru_result result, Model model=None) except -1:
+    if result == GRU_ERROR_CONTEXT and model is not None:
+        raise ValueError(NO_CONTEXT.format(_inputs.listed(model.contexts)))
     if result != GRU_OK:
         # The arguments were checked before, so this is a defect of this module rather than of its caller.
         raise RuntimeError(f"gru_engine: {gru_result_string(result).decode()}")
@@ -303,7 +310,7 @@ cdef int run(Model model, gru_run_args *args, int n_threads, void *workspace=NUL
     finally:
         release(own)
         give_back(n_threads, team)
-    return check(result)
+    return check(result, model)
 
 
 cdef inline bint is_short(Model model, size_t n_rows) noexcept:

@@ -131,6 +131,56 @@ def side_by_side(
     )
 
 
+def as_context(value: Any, contexts: Mapping[str, slice], n_streams: int | None) -> npt.NDArray[np.float32] | None:
+    """What a sequence, or each of several, is given once.
+
+    Parameters
+    ----------
+    value : array_like [C] or [n_streams, C], or dict of str to array_like
+        The context vector, or each of its parts by name. None where there are no contexts.
+    contexts : dict
+        The contexts by name: parts of the context vector.
+    n_streams : int or None
+        None: there is one stream.
+
+    Returns
+    -------
+    float32 [C] or [n_streams, C], or None if there are no contexts
+    """
+    if not contexts:
+        if value is not None:
+            raise ValueError("context must be None: the network has no contexts")
+        return None
+    names = listed(contexts)
+    if value is None:
+        raise ValueError(f"context must be given: the network has the contexts {names}, once per sequence")
+    size = max(part.stop for part in contexts.values())
+    if not isinstance(value, Mapping):
+        return _context_part(value, "context", size, n_streams)
+    for name in contexts:
+        if name not in value:
+            raise ValueError(f"context lacks {name!r}; the contexts are {names}")
+    for name in value:
+        if name not in contexts:
+            raise ValueError(f"context has {name!r}, which is no context; the contexts are {names}")
+    parts = [
+        _context_part(value[name], f"context[{name!r}]", part.stop - part.start, n_streams)
+        for name, part in contexts.items()
+    ]
+    most = max((part.shape[:-1] for part in parts), key=len)
+    return np.concatenate([np.broadcast_to(part, (*most, part.shape[-1])) for part in parts], axis=-1)
+
+
+def _context_part(value: Any, name: str, size: int, n_streams: int | None) -> npt.NDArray[np.float32]:
+    array = _array(value, name)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be an array of real numbers, got {_described(value, array)}")
+    if array.shape != (size,) and (n_streams is None or array.shape != (n_streams, size)):
+        wanted = f"({size},)" if n_streams is None else f"({size},) or ({n_streams}, {size})"
+        raise ValueError(f"{name} must have the shape {wanted}, got {array.shape}")
+    return np.require(array, np.float32, ["C", "A"])
+
+
 def without_padding(x: Any, lengths: Any) -> Any:
     """Tokens [T] or [B, T] with zeros after a sequence's end, where they may be anything."""
     try:

@@ -44,6 +44,10 @@ cdef class Model:
         Floats per step, of all vectors together; None if there are none.
     vocab_size : int or None
         Size of the vocabulary; None if no input is tokens, or several are, of which ``inputs`` has the sizes.
+    contexts : dict of str to slice
+        The named parts of the context vector, which a sequence is given once. The name of an only one may be empty.
+    context_size : int or None
+        Floats of the context vector; None if there are no contexts.
     output_size : int
         Floats of an output vector.
     outputs : dict of str to slice
@@ -68,6 +72,7 @@ cdef class Model:
     cdef gru_model *model
     cdef gru_info info
     cdef readonly dict inputs
+    cdef readonly dict contexts
     cdef readonly dict outputs
     cdef tuple input_names, input_labels
     cdef readonly object path
@@ -114,6 +119,7 @@ cdef class Model:
             raise FormatError(f"{where}: {message.decode(errors='replace')}")
         gru_get_info(self.model, &self.info)
         self.inputs = {}
+        self.contexts = {}
         self.outputs = {}
         cdef const char *output
         cdef size_t first, width, vocabulary, i
@@ -123,6 +129,9 @@ cdef class Model:
             self.inputs[output.decode()] = part
         self.input_names = tuple(self.inputs)
         self.input_labels = tuple([f"x[{key!r}]" for key in self.inputs])  # what messages call them
+        for i in range(self.info.n_contexts):
+            gru_get_context(self.model, i, &output, &first, &width)
+            self.contexts[output.decode()] = slice(first, first + width)
         for i in range(self.info.n_outputs):
             gru_get_output(self.model, i, &output, &first, &width)
             self.outputs[output.decode()] = slice(first, first + width)
@@ -134,6 +143,10 @@ cdef class Model:
     @property
     def vocab_size(self):
         return self.info.vocabulary if self.info.n_tokens == 1 else None
+
+    @property
+    def context_size(self):
+        return self.info.context_width or None
 
     @property
     def output_size(self):
@@ -203,6 +216,8 @@ cdef class Model:
             kind += f"tokens below {self.vocab_size}"
         elif self.info.n_tokens:
             kind += f"{self.info.n_tokens} tokens"
+        if self.info.context_width:
+            kind += f", context of {self.info.context_width}"
         return (
             f"<gru_engine.Model {kind} -> {self.output_size} floats"
             f"{' per sequence' if self.info.per_sequence else ''}, state of {self.state_size}, "
@@ -236,7 +251,7 @@ cdef class Model:
     def __deepcopy__(self, memo):
         return self
 
-    def stream(self, state=None, threads=1):
+    def stream(self, state=None, threads=1, context=None):
         """Begin a stream: this model with a state of its own.
 
         Parameters
@@ -245,6 +260,8 @@ cdef class Model:
             The state to begin with; the model's initial state if not given. Bytes come from ``Stream.state_bytes``.
         threads : int
             Most threads that a call may use.
+        context : array_like [context_size], or dict of str to array_like, optional
+            What the stream is given once, as for ``Stream.set_context``.
 
         Returns
         -------
@@ -253,9 +270,9 @@ cdef class Model:
         Raises
         ------
         ValueError
-            If the network is not causal, or the state is of another size or another model's.
+            If the network is not causal, the state is of another size or another model's, or the context does not fit.
         """
-        return Stream(self, state, threads)
+        return Stream(self, state, threads, context)
 
     def pool(self, capacity, threads=1):
         """Make room for many streams of this model that are stepped together.
@@ -273,7 +290,9 @@ cdef class Model:
         """
         return Pool(self, capacity, threads)
 
-    def run(self, x, *, lengths=None, reset=None, state=None, return_state=False, threads=1, padding="zero"):
+    def run(
+        self, x, *, lengths=None, reset=None, state=None, return_state=False, threads=1, padding="zero", context=None
+    ):
         """Run whole sequences.
 
         Each row of the result has the same bits as stepping that sequence alone.
@@ -299,6 +318,9 @@ cdef class Model:
         padding : {"zero", "carry"}
             Outputs after a sequence's end: zeros, as ONNX and PyTorch's packed sequences have them, or the last valid
             output again, as under a Keras mask.
+        context : array_like [context_size] or [B, context_size], or dict of str to such arrays
+            What each sequence is given once: one for all of them, or one for each. Several contexts are a dict by name or
+            one array of all side by side. Only where the network has contexts, and then it must be there.
 
         Returns
         -------
@@ -337,6 +359,8 @@ cdef class Model:
         states = States(self, n_streams)
         if state is not None:
             (<States>states).set(state, batched)
+        if context is not None or self.info.context_width:
+            (<States>states).set_contexts(_inputs.as_context(context, self.contexts, n_streams if batched else None))
 
         rows = () if self.info.per_sequence else (gru_output_steps(self.model, n_steps),)
         y = np.empty((*shape[:batched], *rows, self.info.output_width), np.float32)

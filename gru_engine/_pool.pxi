@@ -66,13 +66,15 @@ cdef class Pool:
         """Return the number of open slots."""
         return self.capacity - len(self.free)
 
-    def open(self, state=None):
+    def open(self, state=None, context=None):
         """Open a stream.
 
         Parameters
         ----------
         state : array_like [state_size] or bytes, optional
             The state to begin with; the model's initial state if not given.
+        context : array_like [context_size], or dict of str to array_like, optional
+            What the stream is given once, as for ``Stream.set_context``.
 
         Returns
         -------
@@ -85,6 +87,7 @@ cdef class Pool:
             If all slots are open.
         """
         array = None if state is None else as_state(self.model, state, None)
+        vector = None if context is None else _inputs.as_context(context, self.model.contexts, None)
         if not self.free:  # after the conversion, which may run any code
             raise RuntimeError(f"all {self.capacity} slots of the pool are open")
         self.enter()
@@ -93,6 +96,8 @@ cdef class Pool:
         gru_state_init(self.model.model, self.states.pointers[slot])
         if array is not None:
             gru_state_set(self.model.model, self.states.pointers[slot], floats_of(array))
+        if vector is not None:
+            gru_set_context(self.model.model, self.states.pointers[slot], floats_of(vector), self.workspace)
         self.busy = False
         return slot
 
@@ -105,11 +110,13 @@ cdef class Pool:
         self.busy = False
 
     def reset(self, slot):
-        """Set a stream back to the model's initial state. ValueError if it is not open."""
+        """Set a stream back to the model's initial state; its context stays. ValueError if it is not open."""
         cdef Py_ssize_t i = self.slot_of(slot)
         self.enter()
-        gru_state_init(self.model.model, self.states.pointers[i])
-        self.busy = False
+        try:
+            set_state(self.model, self.states.pointers[i], NULL)
+        finally:
+            self.busy = False
 
     def get_state(self, slot):
         """Return a copy of a stream's state, float32 [state_size]. ValueError if it is not open."""
@@ -121,12 +128,71 @@ cdef class Pool:
         return array
 
     def set_state(self, slot, state):
-        """Set a stream's state: an array [state_size] or ``state_bytes()``. ValueError if it is not open."""
+        """Set a stream's state: an array [state_size] or ``state_bytes()``; its context stays. ValueError if not open."""
         array = as_state(self.model, state, None)
         cdef Py_ssize_t i = self.slot_of(slot)
         self.enter()
-        gru_state_set(self.model.model, self.states.pointers[i], floats_of(array))
-        self.busy = False
+        try:
+            set_state(self.model, self.states.pointers[i], floats_of(array))
+        finally:
+            self.busy = False
+
+    def get_context(self, slot):
+        """Return a copy of a stream's context vector, float32 [context_size]; None if it has none."""
+        cdef Py_ssize_t i = self.slot_of(slot)
+        self.enter()
+        try:
+            return get_context(self.model, self.states.pointers[i])
+        finally:
+            self.busy = False
+
+    def set_context(self, slots, context):
+        """Set what streams are given once; see ``Stream.set_context``.
+
+        Parameters
+        ----------
+        slots : int or array_like of int [n]
+            One open slot, or distinct ones.
+        context : array_like [context_size] or [n, context_size], or dict of str to such arrays
+            One for all of them, or one for each.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, or the network has no contexts; nothing has changed then.
+        RuntimeError
+            If another thread is using the pool.
+        """
+        cdef Model model = self.model
+        cdef size_t n, i
+        cdef gru_result code = GRU_OK
+        cdef const float *values
+        cdef bint one
+        if context is None:
+            raise TypeError("context must be an array or a dict of arrays, got None")
+        if np.ndim(slots) == 0:
+            slots = [self.slot_of(slots)]
+            array = _inputs.as_context(context, model.contexts, None)
+        else:
+            slots = _inputs.slots(slots, self.capacity)
+            array = _inputs.as_context(context, model.contexts, len(slots))
+        values, one = floats_of(array), array.ndim == 1
+        self.enter()
+        try:
+            n = self.choose(slots)
+            with nogil:
+                for i in range(n):
+                    if one and i:
+                        code = gru_copy_context(model.model, self.chosen[0], self.chosen[i])
+                    else:
+                        code = gru_set_context(
+                            model.model, self.chosen[i], values + i * model.info.context_width, self.workspace
+                        )
+                    if code != GRU_OK:
+                        break
+            check(code)
+        finally:
+            self.busy = False
 
     def state_bytes(self, slot):
         """Return a stream's state as bytes that carry the model's digest: another model refuses them."""
@@ -246,14 +312,18 @@ cdef class Pool:
             with nogil:
                 for i in range(n):
                     code = gru_prepare(self.model.model, self.chosen[i], self.workspace)
-            check(code)
+                    if code != GRU_OK:
+                        break
+            check(code, self.model)
         finally:
             self.busy = False
 
     def __reduce__(self):
         if self.busy:
             raise RuntimeError("this Pool is in use by another thread")
-        states = {slot: self.get_state(slot) for slot in range(self.capacity) if self.is_open[slot]}
+        states = {
+            slot: (self.get_state(slot), self.get_context(slot)) for slot in range(self.capacity) if self.is_open[slot]
+        }
         return _load_pool, (self.model, self.capacity, self.n_threads, states, list(self.free))
 
     def __deepcopy__(self, memo):
@@ -267,7 +337,9 @@ cdef class Pool:
 def _load_pool(Model model, capacity, threads, states, free):
     cdef Pool pool = Pool(model, capacity, threads)
     pool.free = list(free)
-    for slot, state in states.items():
+    for slot, (state, context) in states.items():
         pool.is_open[<Py_ssize_t>slot] = 1
         pool.set_state(slot, state)
+        if context is not None:
+            pool.set_context(slot, context)
     return pool

@@ -29,6 +29,30 @@ cdef as_state(Model model, value, n_streams):
     return _inputs.state(value, "state", model.info.state_width, n_streams)
 
 
+cdef int set_state(Model model, float *block, const float *values) except -1:
+    """Set the state of a block, the initial one if there are no values; unlike in C, its context stays."""
+    cdef float *before = NULL
+    if model.info.context_width:
+        before = <float *>allocate(model.info.state_nbytes)
+        memcpy(before, block, model.info.state_nbytes)
+    if values is NULL:
+        gru_state_init(model.model, block)
+    else:
+        gru_state_set(model.model, block, values)
+    if before is not NULL:
+        gru_copy_context(model.model, before, block)  # if there is one
+        release(before)
+    return 0
+
+
+cdef get_context(Model model, const float *block):
+    """The context of a block, float32 [context_size]; None if there is none."""
+    if not model.info.context_width:
+        return None
+    array = np.empty(model.info.context_width, np.float32)
+    return array if gru_state_context(model.model, block, floats_of(array)) == GRU_OK else None
+
+
 @cython.final
 cdef class States:
     """State blocks of n streams in one aligned array, all at their initial state."""
@@ -60,6 +84,27 @@ cdef class States:
         cdef size_t i
         for i in range(self.n):
             gru_state_set(self.model.model, self.pointers[i], values + i * self.model.info.state_width)
+
+    cdef set_contexts(self, contexts):
+        """One context [C] for all, or one for each, [n, C]."""
+        cdef Model model = self.model
+        cdef const float *values = floats_of(contexts)
+        cdef void *workspace = allocate(gru_step_workspace_nbytes(model.model))
+        cdef gru_result code = GRU_OK
+        cdef bint one = contexts.ndim == 1
+        cdef size_t i
+        with nogil:
+            for i in range(self.n):
+                if one and i:
+                    code = gru_copy_context(model.model, self.pointers[0], self.pointers[i])
+                else:
+                    code = gru_set_context(
+                        model.model, self.pointers[i], values + i * model.info.context_width, workspace
+                    )
+                if code != GRU_OK:
+                    break
+        release(workspace)
+        check(code)
 
     cdef get(self, bint batched):
         array = np.empty((self.n, self.model.info.state_width), np.float32)

@@ -18,7 +18,7 @@ cdef class Stream:
     cdef int n_threads
     cdef bint busy, short_step
 
-    def __cinit__(self, Model model not None, state=None, threads=1):
+    def __cinit__(self, Model model not None, state=None, threads=1, context=None):
         if not model.info.causal:
             raise ValueError(NOT_CAUSAL)
         self.model = model
@@ -34,6 +34,8 @@ cdef class Stream:
         gru_state_init(model.model, self.block)
         if state is not None:
             self.state = state
+        if context is not None:
+            self.set_context(context)
 
     def __dealloc__(self):
         release(self.block)
@@ -126,7 +128,7 @@ cdef class Stream:
         else:
             self.run_steps(vector, tokens, 1, result)
         self.busy = False
-        check(code)
+        check(code, self.model)
         if out is not None and y is not out:
             out[...] = y
             return out
@@ -369,7 +371,7 @@ cdef class Stream:
                 if code != GRU_OK:
                     memcpy(self.block, before, model.info.state_nbytes)
                     if code != GRU_ERROR_SCORES:
-                        check(code)
+                        check(code, model)
                     return -1 - <Py_ssize_t>done
                 if n_new:
                     for i in range(args.n_stop):
@@ -403,7 +405,48 @@ cdef class Stream:
             with nogil:
                 code = gru_prepare(self.model.model, self.block, self.workspace)
         self.busy = False
+        check(code, self.model)
+
+    def set_context(self, context):
+        """Set what the stream is given once, before the first step or between two; the state does not change.
+
+        What the network computes of contexts alone is computed now and kept until another context is set. ``reset``,
+        assigning ``state`` and ``copy`` keep it. Setting the same again takes no more than a comparison.
+
+        Parameters
+        ----------
+        context : array_like [context_size], or dict of str to array_like
+            The context vector or, by name, its parts (``Model.contexts``).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it does not fit, or the network has no contexts; nothing has changed then.
+        RuntimeError
+            If another thread is using the stream.
+        """
+        cdef gru_result code
+        if context is None:
+            raise TypeError("context must be an array or a dict of arrays, got None")
+        array = _inputs.as_context(context, self.model.contexts, None)
+        cdef const float *vector = floats_of(array)
+        self.enter()
+        if self.short_step:
+            code = gru_set_context(self.model.model, self.block, vector, self.workspace)
+        else:
+            with nogil:
+                code = gru_set_context(self.model.model, self.block, vector, self.workspace)
+        self.busy = False
         check(code)
+
+    @property
+    def context(self):
+        """ndarray float32 [context_size]: a copy of the context vector; None if there is none."""
+        self.enter()
+        try:
+            return get_context(self.model, self.block)
+        finally:
+            self.busy = False
 
     @property
     def state(self):
@@ -418,11 +461,16 @@ cdef class Stream:
     def state(self, value):
         array = as_state(self.model, value, None)
         self.enter()
-        gru_state_set(self.model.model, self.block, floats_of(array))
-        self.busy = False
+        try:
+            set_state(self.model, self.block, floats_of(array))
+        finally:
+            self.busy = False
 
     def state_bytes(self):
-        """Return the state as bytes that carry the model's digest: another model refuses them."""
+        """Return the state as bytes that carry the model's digest: another model refuses them.
+
+        A context is no part of it: a stream that goes on from these bytes has to be given it again.
+        """
         self.enter()
         try:
             return pack_state(self.model, self.block)
@@ -430,13 +478,15 @@ cdef class Stream:
             self.busy = False
 
     def reset(self):
-        """Go back to the model's initial state."""
+        """Go back to the model's initial state. A context stays."""
         self.enter()
-        gru_state_init(self.model.model, self.block)
-        self.busy = False
+        try:
+            set_state(self.model, self.block, NULL)
+        finally:
+            self.busy = False
 
     def copy(self):
-        """Return a second stream that goes on from the same state, independently."""
+        """Return a second stream that goes on from the same state, with the same context, independently."""
         cdef Stream other = Stream(self.model, None, self.n_threads)
         self.enter()
         memcpy(other.block, self.block, self.model.info.state_nbytes)
@@ -450,7 +500,7 @@ cdef class Stream:
         return self.copy()
 
     def __reduce__(self):
-        return Stream, (self.model, self.state, self.n_threads)
+        return Stream, (self.model, self.state, self.n_threads, self.context)
 
     def __repr__(self):
         return f"<gru_engine.Stream of {self.model!r}>"

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, TypeGuard
 
 from gru_engine.arguments import MAX_VOCABULARY, MAX_WIDTH, as_name, as_size
-from gru_engine.layers import Attention, Axis, Concat, Input, Layer, Repeat, Tokens
+from gru_engine.layers import Attention, Axis, Concat, Context, Input, Layer, Repeat, Tokens, is_network_input
 from gru_engine.order import units
 
 MAX_CONCAT = 1024  # docs/FORMAT.md
@@ -105,6 +106,8 @@ class Builder:
         for value in inputs[: 0 if kind in _SEVERAL_AXES else None]:
             self._check_same_rate(method, inputs[0], value)
         fields.setdefault("per_sequence", any(value.per_sequence for value in inputs))
+        if (fields["per_sequence"] or kind is Repeat) and inputs:
+            fields.setdefault("held", all(value.layer.held for value in inputs[: 1 if kind is Repeat else None]))
         if inputs and not fields["per_sequence"]:
             fields.setdefault("axis", inputs[0].axis)
         indices = tuple(value.index for value in inputs)
@@ -154,24 +157,32 @@ class Builder:
             raise ValueError(f"{method}: {a!r} has {a.axis}, but {b!r} has {b.axis}")
 
     def _reached_indices(self) -> list[int]:
-        """The inputs and the layers that reach an output, in the order of a file: loops as short as they can be."""
-        reached = set(range(len(self._input_layers())))
+        """The inputs and the layers that reach an output, in the order of a file.
+
+        That is: inputs, then contexts; loops as short as they can be.
+        """
+        given = range(len(self._given_layers()))
+        reached = set(given)
         found = list(self._outputs.values())
         while found:
             index = found.pop()
             if index not in reached:
                 reached.add(index)
                 found += self._layers[index].reads
-        return [index for unit in units(self._layers, reached) for index in unit]
+        first = sorted(given, key=lambda index: isinstance(self._layers[index], Context))
+        return first + [i for unit in units(self._layers, reached) for i in unit if i not in given]
+
+    def _given_layers(self) -> list[Layer]:
+        """The inputs and the contexts, which are the first layers."""
+        return list(takewhile(is_network_input, self._layers))
 
     def _input_layers(self) -> list[Input | Tokens]:
-        """The inputs, which are the first layers."""
-        inputs: list[Input | Tokens] = []
-        for layer in self._layers:
-            if not isinstance(layer, (Input, Tokens)):
-                break
-            inputs.append(layer)
-        return inputs
+        """The inputs of every step."""
+        return [layer for layer in self._given_layers() if isinstance(layer, (Input, Tokens))]
+
+    def _context_layers(self) -> list[Context]:
+        """What is given once per sequence."""
+        return [layer for layer in self._given_layers() if isinstance(layer, Context)]
 
     def _reached(self) -> list[Layer]:
         return [self._layers[i] for i in self._reached_indices()]

@@ -21,6 +21,7 @@ from gru_engine.layers import (
     Attention,
     Blend,
     Concat,
+    Context,
     Dense,
     Embedding,
     First,
@@ -37,6 +38,7 @@ from gru_engine.layers import (
     Slice,
     State,
     Subsample,
+    Sums,
     Tokens,
     Window,
 )
@@ -53,7 +55,8 @@ def unpack(file: File) -> Network:
     Of a network that was packed with ``fold=False`` it is the same network (``Network.same``) with the weights of the
     file's type (``Network.rounded``). A folded embedding cannot be had back; an equivalent network stands for it: the
     table as the weights of one-hot tokens or, in front of other inputs, as an embedding that goes through an identity
-    matrix. Either makes the same file again when it is packed in the same way.
+    matrix. Products of repeated values become parts of the matrices that they were folded out of. Either makes the same
+    file again when it is packed in the same way.
 
     Raises
     ------
@@ -63,8 +66,14 @@ def unpack(file: File) -> Network:
     net = Network()
     values: list[Value] = []
     for node in file.nodes:
-        tensors = {slot: file.tensors[number].array for slot, number in node.tensors.items()}
-        values.append(_layer(net, node, [values[i] for i in node.inputs], tensors))
+        inputs = [values[i] for i in node.inputs]
+        begin = file.nodes[node.inputs[0]].sums if node.inputs else None
+        if node.kind is Sums:  # what is multiplied stands for it
+            values.append(inputs[0])
+        elif node.kind is Gru and begin is not None:
+            values.append(_gru_layer(net, node, inputs, _tensors(file, node), _tensors(file, file.nodes[begin])))
+        else:
+            values.append(_layer(net, node, inputs, _tensors(file, node)))
     for value, node in zip(values, file.nodes):
         if node.kind is State:
             net.feed(value, values[node.parameters[0]])
@@ -74,11 +83,18 @@ def unpack(file: File) -> Network:
     return net
 
 
+def _tensors(file: File, node: Node) -> dict[int, Array]:
+    """The arrays by slot."""
+    return {slot: file.tensors[number].array for slot, number in node.tensors.items()}
+
+
 def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Array]) -> Value:
     """Adds the layer of a node."""
     name = node.name or None
     if node.kind is Input:
         return net.input(node.width, name=name)
+    if node.kind is Context:
+        return net.context(node.width, name=name)
     if node.kind is Tokens:
         return net.tokens(node.width, name=name)
     if node.kind is Embedding:
@@ -128,8 +144,16 @@ def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Arr
     return methods[node.kind](*inputs, name=name)
 
 
-def _gru_layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Array]) -> Value:
-    x, W, b_x = _input_arguments(net, inputs, tensors)
+def _gru_layer(
+    net: Network, node: Node, inputs: list[Value], tensors: dict[int, Array], begin: dict[int, Array] | None = None
+) -> Value:
+    """Adds a GRU; ``begin`` has the tensors of the SUMS with which its own begin."""
+    if begin is None:
+        x, W, b_x = _input_arguments(net, inputs, tensors)
+    else:
+        matrices = [begin[0], tensors[0]] if 0 in tensors else [begin[0]]
+        W = np.concatenate([matrix.reshape(-1, matrix.shape[-1]) for matrix in matrices], axis=1)
+        x, b_x = net.concat(inputs), begin[1].ravel()
     U, b_h = tensors[3], tensors[4][0]
     if node.reset == "before":
         U, b_h = np.concatenate([U, tensors[5]]), np.concatenate([b_h, tensors[6][0]])

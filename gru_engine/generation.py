@@ -215,6 +215,7 @@ def beam_search(
     output: str | None = None,
     scores: str | None = None,
     threads: int = 1,
+    context: Any = None,
 ) -> list[Hypothesis]:
     """Find probable continuations: sequences of tokens that are likely as a whole.
 
@@ -247,6 +248,8 @@ def beam_search(
         What that output holds, if the model does not say so; see ``Stream.generate``.
     threads : int
         Most threads to use.
+    context : array_like [context_size], or dict of str to array_like, optional
+        What the sequence is given once, where the model has contexts.
 
     Returns
     -------
@@ -279,8 +282,9 @@ def beam_search(
         raise ValueError(f"length_penalty must be from -100 to 100, got {length_penalty}")
     stops = set(as_stop(model, stop).tolist())
     prompt = as_prompt(model, first)
+    context = _inputs.as_context(context, model.contexts, None)
 
-    y, states = model.run(prompt, state=state, return_state=True, threads=threads)
+    y, states = model.run(prompt, state=state, return_state=True, threads=threads, context=context)
     rows, states = np.atleast_2d(y)[-1:, part], states[np.newaxis]
     live: list[_Candidate | None] = [None]  # None: nothing yet
     finished: list[_Candidate] = []
@@ -317,6 +321,7 @@ def beam_search(
             state=states[rows_kept],
             return_state=True,
             threads=threads,
+            context=context,
         )
         rows = y.reshape(len(live), -1)[:, part]
 

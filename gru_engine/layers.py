@@ -75,6 +75,9 @@ class Layer:
     name: str
     per_sequence: bool  # one value per sequence instead of one per time step
     axis: Axis = field(default=INPUT_AXIS, kw_only=True)  # of one value per time step
+    held: bool = field(
+        default=False, kw_only=True
+    )  # one value per sequence, or repeated, that is computed of contexts alone
 
     @property
     def operation(self) -> str:
@@ -114,6 +117,13 @@ class Tokens(Layer):
     """An input token: one integer per step, 0 <= token < width."""
 
     first: int = 0  # its place among the tokens of a step
+
+
+@dataclass(frozen=True, eq=False)
+class Context(Layer):
+    """An input that is given once per sequence: some columns of the context vector, ``width`` of them."""
+
+    first: int = 0  # of the columns: the contexts stand side by side
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,13 +340,33 @@ class Attention(Layer):
         return {"v": self.v} if self.additive else {}
 
 
+@dataclass(frozen=True, eq=False)
+class Sums(Layer):
+    """The sums ``W x + b`` of a value per sequence, with which those of a GRU begin: only ``fold_repeats`` makes them.
+
+    The value is in the layout SUMS of docs/FORMAT.md, [panel][gate][lane].
+    """
+
+    W: Array  # [gates*rows, I]
+    b: Array  # [gates*rows]
+    rows: int  # outputs per gate
+    gates: int
+
+
+def is_network_input(layer: Layer) -> bool:
+    """Whether the layer's value is given, with every step or with the sequence."""
+    return isinstance(layer, (Input, Tokens, Context))
+
+
 def sees_ahead(layer: Layer) -> bool:
     """Whether the layer needs later steps, so that it cannot go step by step."""
     if isinstance(layer, Gru):
         return layer.reverse
     if isinstance(layer, Window):
         return layer.ahead > 0
-    return isinstance(layer, (First, Mean, Max, Attend, Subsample, Repeat, Attention))
+    if isinstance(layer, Repeat):
+        return not (layer.held and layer.axis == INPUT_AXIS)
+    return isinstance(layer, (First, Mean, Max, Attend, Subsample, Attention))
 
 
 def ends_sequence(layer: Layer) -> bool:

@@ -38,6 +38,7 @@ from gru_engine.layers import (
     Array,
     Attention,
     Axis,
+    Context,
     Dense,
     Embedding,
     First,
@@ -103,6 +104,24 @@ class Network(Operations):
         first = self.input_size or 0
         as_size(first + as_size(width, "input: the width"), "the width of all inputs together")
         return self._append(Input, [], width, name, first=first)
+
+    def context(self, width: int, *, name: str | None = None) -> Value:
+        """An input that is given once per sequence: a vector of ``width`` floats, one per sequence.
+
+        It says under what conditions a sequence runs: who speaks, what to recommend for, the encoder's summary of a
+        sentence. A model is given it apart from the steps' inputs (``model.run(x, context=c)``,
+        ``stream.set_context(c)``) and keeps what is computed of contexts alone until another one is given.
+
+        ``repeat`` makes of it, or of what is computed of it, a value per step. Where the input of a GRU begins with such
+        values, their product is kept as well, and steps compute the rest (``save``, ``fold``).
+
+        Contexts stand among the inputs, before all other layers; with several each has a name of its own. There must be
+        an input of the steps beside them.
+        """
+        name = self._check_input("context", name)
+        first = self.context_size or 0
+        as_size(first + as_size(width, "context: the width"), "the width of all contexts together")
+        return self._append(Context, [], width, name, first=first, per_sequence=True, held=True)
 
     def tokens(self, vocab: int, *, name: str | None = None) -> Value:
         """An input: one integer per time step, 0 <= token < ``vocab``.
@@ -296,6 +315,19 @@ class Network(Operations):
         return sum(layer.width for layer in self._input_layers() if isinstance(layer, Input)) or None
 
     @property
+    def contexts(self) -> dict[str, slice]:
+        """For each context's name its part of the context vector; empty if there are none.
+
+        The name of an only context may be empty.
+        """
+        return {layer.name: slice(layer.first, layer.first + layer.width) for layer in self._context_layers()}
+
+    @property
+    def context_size(self) -> int | None:
+        """Width of the context vector, all contexts side by side; None if there are none (or not yet)."""
+        return sum(layer.width for layer in self._context_layers()) or None
+
+    @property
     def vocab_size(self) -> int | None:
         """Size of the vocabulary; None if there are no tokens (or not yet), or several, of which ``inputs`` has the sizes."""
         sizes = [layer.width for layer in self._input_layers() if isinstance(layer, Tokens)]
@@ -327,7 +359,8 @@ class Network(Operations):
     @property
     def least_steps(self) -> int:
         """Steps that a sequence must have at least: there must be one wherever a value per sequence is made of steps."""
-        return max((self._needed(layer).least for layer in self._reached() if layer.inputs), default=0)
+        least = int(self.per_sequence or self.axis.steps is not None)
+        return max([least, *(self._needed(layer).least for layer in self._reached() if layer.inputs)])
 
     def _needed(self, layer: Layer) -> Axis:
         """The axis that must have a step for a layer."""
@@ -373,6 +406,8 @@ class Network(Operations):
         """
         if not self._outputs:
             raise ValueError("the network has no output; name one with output(value)")
+        if not self.inputs:
+            raise ValueError("the network has no input of its steps; input() or tokens() makes one")
         reached = self._reached_indices()
         for index in reached:
             layer = self._layers[index]
@@ -419,6 +454,7 @@ class Network(Operations):
         a, b = self.pruned(), other.pruned()
         return (
             (list(a.inputs) == list(b.inputs) or len(a.inputs) == 1)
+            and (list(a.contexts) == list(b.contexts) or len(a.contexts) == 1)
             and list(a._outputs.items()) == list(b._outputs.items())
             and len(a._layers) == len(b._layers)
             and all(map(same_layer, a._layers, b._layers))
@@ -427,7 +463,7 @@ class Network(Operations):
     def __repr__(self) -> str:
         if not self._layers:
             return "<Network: empty>"
-        inputs = ", ".join(f"{layer.operation} {layer.width}" for layer in self._input_layers()) or "no input"
+        inputs = ", ".join(f"{layer.operation} {layer.width}" for layer in self._given_layers()) or "no input"
         outputs = ", ".join(f"{name} {part.stop - part.start}" for name, part in self.outputs.items()) or "nothing yet"
         return (
             f"<Network: {inputs} -> {outputs}; {len(self._layers)} layers, "
@@ -446,6 +482,10 @@ class Network(Operations):
         ]
         if len(self.inputs) > 1:
             lines.append("inputs: " + ", ".join(f"{name} = {_described(part)}" for name, part in self.inputs.items()))
+        if self.contexts:
+            lines.append(
+                "contexts: " + ", ".join(f"{name} = {_described(part)}" for name, part in self.contexts.items())
+            )
         outputs = ", ".join(f"{name} = {_described(part)}" for name, part in self.outputs.items()) or "none"
         rate = " (one per sequence)" if self.per_sequence else ""
         causal = "causal" if self.causal else "not causal"
@@ -458,7 +498,7 @@ class Network(Operations):
         self,
         dtype: str = "float32",
         fold: bool | str = "auto",
-        golden: Sequence[tuple[Any, Any, float]] | None = None,
+        golden: Sequence[tuple[Any, ...]] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> bytes:
         """The bytes of a ``.gru`` file of this network; see ``save``."""
@@ -471,7 +511,7 @@ class Network(Operations):
         path: str | os.PathLike[str],
         dtype: str = "float32",
         fold: bool | str = "auto",
-        golden: Sequence[tuple[Any, Any, float]] | None = None,
+        golden: Sequence[tuple[Any, ...]] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         """Writes a ``.gru`` file. It appears complete or not at all.
@@ -485,8 +525,10 @@ class Network(Operations):
         fold : {"auto", True, False}
             Whether an embedding is multiplied into the matrix that reads it, as a table of finished sums with a row per
             token: faster, but larger for large vocabularies. ``"auto"``: where the table is no larger than what it
-            replaces, or than 16 MiB. No bit of a result depends on it, unless ``dtype`` is ``"int8"``: a table is float32.
-        golden : list of (x, y, tolerance), optional
+            replaces, or than 16 MiB. Unless it is False, what is computed of repeated values alone is computed once per
+            sequence, and their product where the input of a GRU begins with them. No bit of a result depends on it, unless
+            ``dtype`` is ``"int8"``: a table is float32, and a vector that is multiplied in two parts is rounded in two.
+        golden : list of (x, y, tolerance) or (x, y, tolerance, context), optional
             Golden cases: an input sequence (float32 [T, I], tokens [T], or a dict of such arrays as for ``Model.run``),
             the outputs of the framework it came from (or None) and the largest difference allowed. The engine's own
             outputs are computed and kept as well.
@@ -531,21 +573,26 @@ class Network(Operations):
 
     def _check_input(self, method: str, name: str | None) -> str:
         """The checked name of a further input."""
-        name, inputs = as_name(name), self._input_layers()
-        if len(inputs) < len(self._layers):
+        name, given = as_name(name), self._given_layers()
+        if len(given) < len(self._layers):
             raise ValueError(
-                f"{method}() must come before all other layers; the network already has {Value(self, len(inputs))!r}"
+                f"{method}() must come before all other layers; the network already has {Value(self, len(given))!r}"
             )
-        if not inputs:
-            return name
-        if not name or not inputs[0].name:
+        kind = "context" if method == "context" else "input"
+        others = [i for i, layer in enumerate(given) if isinstance(layer, Context) == (kind == "context")]
+        if others and not (name and given[others[0]].name):
             which = (
-                f"the first, {Value(self, 0)!r}," if name else f"the {method}() after {Value(self, len(inputs) - 1)!r}"
+                f"the first, {Value(self, others[0])!r},"
+                if name
+                else f"the {method}() after {Value(self, others[-1])!r}"
             )
-            raise ValueError(f"each of several inputs needs a name, but {which} has none")
-        if name in self.inputs:
-            raise ValueError(f"there is already an input named {name!r}; inputs: {', '.join(self.inputs)}")
-        if len(inputs) == MAX_INPUTS:
+            raise ValueError(f"each of several {kind}s needs a name, but {which} has none")
+        for layer in given:
+            if name and layer.name == name:
+                taken = [*self.inputs, *self.contexts]
+                what = "a context" if isinstance(layer, Context) else "an input"
+                raise ValueError(f"there is already {what} named {name!r}; inputs: {', '.join(filter(None, taken))}")
+        if len(given) == MAX_INPUTS:
             raise ValueError(f"a network has at most {MAX_INPUTS} inputs")
         return name
 

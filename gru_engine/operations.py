@@ -27,6 +27,7 @@ from gru_engine.layers import (
     Maximum,
     Multiply,
     Norm,
+    Repeat,
     Slice,
     State,
     Window,
@@ -106,7 +107,7 @@ class Operations(Sequences):
         self._check_same_rate("feed", state, value)
         before = list(self._layers)
         # A source stands behind its state and has memory of its own.
-        if value.index < state.index or isinstance(value.layer, (Input, State, Slice)):
+        if value.index < state.index or isinstance(value.layer, (Input, State, Slice, Repeat)):
             value = self._append(Activate, [value], value.width, None, activation=parse_activation("linear"))
         self._layers[state.index] = replace(state.layer, source=value.index)
         loop = next(unit for unit in units(self._layers, range(len(self._layers))) if state.index in unit)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from gru_engine import records
-from gru_engine._inputs import TokenInput, check_names, not_named
+from gru_engine._inputs import TokenInput, as_context, check_names, not_named
 from gru_engine.activations import as_number
+from gru_engine.fold_repeats import fold_repeats
 from gru_engine.layers import (
     RESETS,
     Activate,
@@ -22,6 +23,7 @@ from gru_engine.layers import (
     Array,
     Attention,
     Concat,
+    Context,
     Dense,
     Embedding,
     Gru,
@@ -32,8 +34,10 @@ from gru_engine.layers import (
     Slice,
     State,
     Subsample,
+    Sums,
     Tokens,
     Window,
+    is_network_input,
 )
 from gru_engine.network import Network
 from gru_engine.numerics import as_float32, sums
@@ -48,7 +52,7 @@ def pack(
     net: Network,
     fold: bool | str = "auto",
     metadata: dict[str, Any] | None = None,
-    golden: Sequence[tuple[Any, Any, float]] | None = None,
+    golden: Sequence[tuple[Any, ...]] | None = None,
     dtype: str = "float32",
 ) -> bytes:
     """The bytes of a ``.gru`` file of a network. The parameters are those of ``Network.save``."""
@@ -64,7 +68,7 @@ def pack(
         raise ValueError(
             f"the network has values of {axes} different numbers of steps, a file has at most {records.MAX_AXES}"
         )
-    _write_program(writer, net, fold, dtype)
+    _write_program(writer, fold_repeats(net) if fold else net, fold, dtype)
     writer.metadata = {**net.metadata, **(metadata or {})}
     if golden:
         writer.write_golden(net, golden, writer.tobytes())
@@ -117,7 +121,7 @@ def _write_program(writer: _Writer, net: Network, fold: bool | str, dtype: str) 
         return layers[index].inputs if folded is None else (*folded.embedding.inputs, *folded.rest)
 
     sources = {layer.source for layer in layers if isinstance(layer, State)}
-    needed = set(range(len(net.inputs)))
+    needed = {index for index, layer in enumerate(layers) if is_network_input(layer)}
     found = list(net.output_layers.values())
     while found:
         index = found.pop()
@@ -165,6 +169,11 @@ def _tensors(layers: Sequence[Layer], layer: Layer, fold: _Fold | None, dtype: s
             return {0: _Tensor(PLAIN, arrays["scale"][np.newaxis]), 1: _Tensor(PLAIN, arrays["shift"][np.newaxis])}
         case Attention():
             return {0: _Tensor(PLAIN, arrays["v"][np.newaxis])} if layer.additive else {}
+        case Sums():
+            W = _matrix(layer, "W", dtype, layer.rows)
+            return {0: _Tensor(PANELS, W, dtype, called(layer, "W"))} | {
+                1: _Tensor(SUMS, arrays["b"].reshape(1, layer.gates, layer.rows))
+            }
         case Dense():
             return _input_half(layers, layer, fold, arrays["b"], dtype)
         case Gru():
@@ -185,6 +194,9 @@ def _input_half(
 ) -> dict[int, _Tensor]:
     """Slots 0 to 2: the matrix and where its sums start from, a bias or a table with a row per token."""
     what = called(layer, "W")
+    first = layers[layer.inputs[0]]
+    if isinstance(first, Repeat) and isinstance(layers[first.inputs[0]], Sums):  # where they begin
+        return {0: _Tensor(PANELS, _matrix(layer, "W", dtype), dtype, what)} if len(layer.inputs) > 1 else {}
     b = b.reshape(_gates(layer), layer.width)
     if isinstance(layers[layer.inputs[0]], Tokens):  # a table of its own: not reduced; b is zero
         return {2: _Tensor(SUMS, _matrix(layer, "W", "float32").transpose(2, 0, 1))}
@@ -200,12 +212,13 @@ def _input_half(
     return {2: _Tensor(SUMS, table)} | rest
 
 
-def _matrix(layer: Layer, name: str, dtype: str) -> Array:
+def _matrix(layer: Layer, name: str, dtype: str, rows: int | None = None) -> Array:
     """The weights [G, H, K] of a layer, rounded to the type; for int8, whose scales depend on the columns, as they are."""
     weights = layer.arrays[name]
     if dtype != "int8":
         weights = rounded(weights, dtype, called(layer, name))
-    return weights.reshape(_gates(layer), layer.width, -1)
+    rows = layer.width if rows is None else rows
+    return weights.reshape(len(weights) // rows, rows, -1)
 
 
 # ---- records and bytes
@@ -290,7 +303,7 @@ class _Writer:
 
     def _add_node(self, kind: type[Layer], width: int, inputs: Sequence[int], name: str) -> Array:
         record = np.zeros((), records.NODE)
-        record["operation"] = records.OPERATIONS.index(kind) + 1
+        record["operation"] = records.operation_code(kind)
         record["width"], record["name"] = width, self.string(name)
         record["first_edge"], record["edges"] = len(self._edges), len(inputs)
         record["tensors"] = records.NONE
@@ -345,7 +358,7 @@ class _Writer:
 
     # ---- golden cases
 
-    def write_golden(self, net: Network, cases: Sequence[tuple[Any, Any, float]], data: bytes) -> None:
+    def write_golden(self, net: Network, cases: Sequence[tuple[Any, ...]], data: bytes) -> None:
         """Adds golden cases; ``data`` is the file without them, which the engine runs."""
         from gru_engine import load  # the compiled module, which nothing else here needs
 
@@ -354,22 +367,26 @@ class _Writer:
         model = load(data)
         case: Any
         for i, case in enumerate(cases):
-            if not isinstance(case, (tuple, list)) or len(case) != 3:
+            if not isinstance(case, (tuple, list)) or len(case) not in (3, 4):
                 given = type(case).__name__ + (f" of {len(case)}" if isinstance(case, (tuple, list)) else "")
-                raise TypeError(f"golden[{i}] must be (x, y, tolerance), got {given}")
-            x, framework, tolerance = case
+                raise TypeError(f"golden[{i}] must be (x, y, tolerance) or (x, y, tolerance, context), got {given}")
+            x, framework, tolerance, *given = case
             if as_number(tolerance, f"golden[{i}]: tolerance") < 0:
                 raise ValueError(f"golden[{i}]: tolerance must not be negative, got {tolerance!r}")
             vectors, tokens = _golden_input(net, x, f"golden[{i}]")
             blocks = [block for block in (vectors, tokens) if block is not None]
             steps = len(blocks[0])
-            engine = _golden_output(net, model.run(x), steps, f"golden[{i}]: the engine's output")
+            context = _golden_context(net, given, f"golden[{i}]")
+            if context is not None:
+                blocks.append(context)
+            engine = _golden_output(net, model.run(x, context=context), steps, f"golden[{i}]: the engine's output")
             blocks.append(engine)
             if framework is not None:
                 blocks.append(_golden_output(net, framework, steps, f"golden[{i}]: the framework's output"))
                 _check_tolerance(engine, blocks[-1], tolerance, f"golden[{i}]")
             record = np.zeros((), records.GOLDEN)
-            record["kind"] = records.golden_kind(vectors is not None, tokens is not None)
+            record["kind"] = records.golden_kind(vectors is not None, tokens is not None, context is not None)
+            record["context"] = net.context_size or 0
             record["steps"], record["input_width"] = steps, blocks[0].shape[1]
             if vectors is not None and tokens is not None:
                 record["tokens"] = tokens.shape[1]
@@ -384,6 +401,10 @@ def _parameters(layer: Layer) -> tuple[int, ...]:
     match layer:
         case Input() | Tokens() | Slice():
             return (layer.first,)
+        case Context():
+            return layer.first, 1
+        case Sums():
+            return layer.rows, layer.gates
         case Window():
             return layer.taps, layer.dilation, layer.ahead
         case Norm():
@@ -440,6 +461,16 @@ def _golden_input(net: Network, x: Any, what: str) -> tuple[Array | None, Array 
         arrays[tokens].append(array[:, np.newaxis].astype("<i4") if tokens else array.astype("<f4"))
     vectors, integers = (np.concatenate(each, axis=1) if each else None for each in arrays.values())
     return vectors, integers
+
+
+def _golden_context(net: Network, given: Sequence[Any], what: str) -> Array | None:
+    """The context vector [C], None where the network has none."""
+    if len(given) > 1:
+        raise ValueError(f"{what} must be (x, y, tolerance) or (x, y, tolerance, context), got {3 + len(given)} parts")
+    try:
+        return as_context(given[0] if given else None, net.contexts, None)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{what}: {error}") from None
 
 
 def _golden_output(net: Network, y: Any, steps: int, what: str) -> Array:

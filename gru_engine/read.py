@@ -20,7 +20,7 @@ import numpy as np
 from gru_engine import records
 from gru_engine.arguments import MAX_WIDTH
 from gru_engine.errors import FormatError
-from gru_engine.layers import Array, Input, Tokens
+from gru_engine.layers import Array, Context, Input, Tokens
 from gru_engine.network import MAX_OUTPUTS
 from gru_engine.precision import DTYPES, FLOAT32, INT8, MAX_INT8_COLUMNS
 from gru_engine.read_nodes import Node, Tensor, read_nodes
@@ -49,6 +49,7 @@ class Golden:
     engine: Array  # float32 [T, O], or [1, O] if the outputs are per sequence: bit for bit
     framework: Array | None  # likewise, within the tolerance
     tolerance: float
+    context: Array | None = None  # float32 [C]
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +244,7 @@ def _read_outputs(table: Table, strings: Strings, nodes: list[Node]) -> list[Out
     for i, record in enumerate(table.records):
         table.check(record["node"] < len(nodes), i, "node", f"below {len(nodes)}")
         node = nodes[record["node"]]
-        table.check(node.kind is not Tokens, i, "node", "a node whose value is a vector")
+        table.check(node.kind is not Tokens and node.sums is None, i, "node", "a node whose value is a vector")
         rate = nodes[outputs[0].node].per_sequence if outputs else node.per_sequence
         table.check(node.per_sequence == rate, i, "node", "a value per sequence, or none of the outputs")
         axis = nodes[outputs[0].node].axis if outputs else node.axis
@@ -263,7 +264,8 @@ def _read_golden(data: bytes, place: slice, count: int, nodes: list[Node], outpu
     one_row = nodes[outputs[0].node].per_sequence
     n_floats = sum(node.width for node in inputs if node.kind is Input)
     n_tokens = sum(node.kind is Tokens for node in inputs)
-    kind = records.golden_kind(n_floats > 0, n_tokens > 0)
+    n_context = sum(node.width for node in nodes if node.kind is Context)
+    kind = records.golden_kind(n_floats > 0, n_tokens > 0, n_context > 0)
     widths = [width for width in (n_floats, n_tokens) if width]
     output_width = outputs[-1].first + outputs[-1].width
     cases = []
@@ -279,13 +281,15 @@ def _read_golden(data: bytes, place: slice, count: int, nodes: list[Node], outpu
         table.check(steps > 0, 0, "steps", "at least 1")
         table.check(record["input_width"] == widths[0], 0, "input_width", widths[0])
         table.check(record["tokens"] == sum(widths[1:]), 0, "tokens", sum(widths[1:]))
+        table.check(record["context"] == n_context, 0, "context", n_context)
         rows = 1 if one_row else nodes[outputs[0].node].axis.count(steps)
         table.check(record["output_rows"] == rows, 0, "output_rows", rows)
         table.check(record["output_width"] == output_width, 0, "output_width", output_width)
         table.check(0 <= record["tolerance"] < np.inf, 0, "tolerance", "a finite number that is not negative")
         table.check(record["flags"] < 2, 0, "flags", "0 or 1")
         table.check_reserved(0)
-        shapes = [(steps, width) for width in widths] + [(rows, output_width)] * (1 + int(record["flags"]))
+        shapes = [(steps, width) for width in widths] + [(1, n_context)] * (n_context > 0)
+        shapes += [(rows, output_width)] * (1 + int(record["flags"]))
         arrays = []
         for a, b in shapes:
             start, stop = stop, stop + records.round_up(a * b * 4)
@@ -294,8 +298,10 @@ def _read_golden(data: bytes, place: slice, count: int, nodes: list[Node], outpu
             check_zero(data, start + a * b * 4, stop, f"golden case {i}")
             arrays.append(np.frombuffer(data, "<f4", a * b, start).reshape(a, b))
         x = _golden_input(inputs, arrays[: len(widths)], i)
+        context = arrays.pop(len(widths))[0] if n_context else None
         engine, *framework = arrays[len(widths) :]
-        cases.append(Golden(x, steps, engine, framework[0] if framework else None, float(record["tolerance"])))
+        tolerance = float(record["tolerance"])
+        cases.append(Golden(x, steps, engine, framework[0] if framework else None, tolerance, context))
         end = stop
     if end != place.stop:
         raise FormatError(f"the golden cases end at byte {end}, section GOLDEN at {place.stop}")

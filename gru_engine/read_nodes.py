@@ -23,6 +23,7 @@ from gru_engine.layers import (
     Axis,
     Blend,
     Concat,
+    Context,
     Dense,
     Embedding,
     First,
@@ -39,6 +40,7 @@ from gru_engine.layers import (
     Slice,
     State,
     Subsample,
+    Sums,
     Tokens,
     Window,
 )
@@ -93,6 +95,7 @@ class Node:
     tensors: dict[int, int]  # slot -> number of the tensor
     factor: float  # epsilon of a Norm, scale of an Attention
     parameters: tuple[int, int, int, int]
+    sums: int | None = None  # of SUMS, and of a REPEAT of it, the number of the SUMS
 
 
 def read_nodes(table: Table, edges: Table, strings: Strings, tensors: list[Tensor]) -> list[Node]:
@@ -122,10 +125,12 @@ def _read_node(
     table: Table, i: int, inputs: tuple[int, ...], strings: Strings, nodes: list[Node], tensors: list[Tensor]
 ) -> Node:
     record = table.records[i]
-    only_inputs = all(node.kind in (Input, Tokens) for node in nodes[-1:])  # so far: they are the first nodes
+    only_inputs = all(node.kind in _GIVEN for node in nodes[-1:])  # so far: they are the first nodes
     low, high = (1 if only_inputs else 3), (2 if i == 0 else len(records.OPERATIONS))
     table.check(low <= record["operation"] <= high, i, "operation", f"{low} to {high}")
     kind = records.OPERATIONS[record["operation"] - 1]
+    if kind is Input and record["parameters"][1] == 1:
+        kind = Context
     most = MAX_VOCABULARY if kind is Tokens else MAX_WIDTH
     table.check(1 <= record["width"] <= most, i, "width", f"1 to {most}")
     table.check_reserved(i)
@@ -142,7 +147,9 @@ def _read_node(
         width=int(record["width"]),
         inputs=inputs,
         name=strings.get(table, i),
-        per_sequence=kind in _ENDS or (kind is not Repeat and any(nodes[a].per_sequence for a in inputs)),
+        per_sequence=kind is Context
+        or kind in _ENDS
+        or (kind is not Repeat and any(nodes[a].per_sequence for a in inputs)),
         axis=_read_axis(table, i, kind, [nodes[a] for a in inputs]),
         activation=_LINEAR
         if kind in (Norm, Attention)
@@ -154,8 +161,9 @@ def _read_node(
         tensors={slot: int(number) for slot, number in enumerate(record["tensors"]) if number != NONE},
         factor=float(record["alpha"]) if kind in (Norm, Attention) else 0.0,
         parameters=tuple(record["parameters"].tolist()),
+        sums=(nodes[inputs[0]].sums if kind is Repeat else i if kind is Sums else None) if inputs else None,
     )
-    if kind in (Input, Tokens):
+    if kind in _GIVEN:
         _check_network_input(table, i, node, nodes)
     _check_inputs(table, i, node, nodes)
     _check_tensors(i, node, nodes, tensors)
@@ -175,6 +183,7 @@ _USED_FIELDS: dict[type[Layer], tuple[str, ...]] = {
 }
 _PARAMETERS: dict[type[Layer], int] = {
     Input: 1,
+    Context: 2,
     Tokens: 1,
     State: 1,
     Slice: 1,
@@ -183,12 +192,17 @@ _PARAMETERS: dict[type[Layer], int] = {
     Subsample: 3,
     Repeat: 1,
     Attention: 3,
+    Sums: 2,
 }
 """How many of p0 .. p3 an operation uses; others use none."""
 _ENDS = (Last, First, Mean, Max, Attend)
 """Operations whose value is one per sequence."""
 _STEPS_ONLY = (Embedding, Gru, Window, Subsample, State, Attention, *_ENDS)
 """Operations that do not read a value per sequence."""
+_READ_TOKENS = ((Embedding, 0), (Dense, 0), (Gru, 0), (Repeat, 1))
+"""Operations, and the number of the input that may be TOKENS."""
+_GIVEN = (Input, Tokens, Context)
+"""What the first nodes are."""
 
 
 def _check_parameters(table: Table, i: int, kind: type[Layer]) -> None:
@@ -197,6 +211,10 @@ def _check_parameters(table: Table, i: int, kind: type[Layer]) -> None:
     p = record["parameters"].tolist()
     used = _PARAMETERS.get(kind, 0)
     table.check(not any(p[used:]), i, "parameters", f"0 for each that {kind.__name__.upper()} does not use")
+    if kind is Sums:
+        table.check(1 <= p[1] <= 4, i, "parameters", "1 to 4 gates second")
+        width = records.round_up(p[0], records.LANES) * p[1]
+        table.check(record["width"] == width, i, "width", f"{width}, of {p[1]} gates of {p[0]} outputs")
     if kind is State:
         table.check(
             i < p[0] < len(table.records), i, "parameters", f"a source from {i + 1} to {len(table.records) - 1}"
@@ -238,15 +256,20 @@ def _read_axis(table: Table, i: int, kind: type[Layer], inputs: list[Node]) -> A
 def _check_network_input(table: Table, i: int, node: Node, nodes: list[Node]) -> None:
     """Inputs stand side by side in the vector, or among the tokens, of a step, and can be told apart by their names."""
     table.check(i < MAX_INPUTS, i, "operation", f"at most {MAX_INPUTS} inputs")
-    widths = [other.width if node.kind is Input else 1 for other in nodes if other.kind is node.kind]
+    widths = [1 if node.kind is Tokens else other.width for other in nodes if other.kind is node.kind]
     first = sum(widths)
     table.check(node.parameters[0] == first, i, "parameters", f"{first}, where the inputs before end, first")
-    if node.kind is Input:
+    if node.kind is not Tokens:
         table.check(first + node.width <= MAX_WIDTH, i, "width", f"all inputs together at most {MAX_WIDTH} wide")
-    names = [other.name for other in nodes]
+    is_context = node.kind is Context
+    table.check(nodes or not is_context, i, "parameters", "an input of the steps before a context")
+    after_context = any(other.kind is Context for other in nodes)
+    table.check(is_context or not after_context, i, "operation", "all inputs of the steps before the contexts")
+    names = [other.name for other in nodes if (other.kind is Context) == is_context]
     table.check(
-        not nodes or (node.name and "" not in names and node.name not in names), i, "name", "one for each input"
+        not names or (node.name and "" not in names and node.name not in names), i, "name", "one for each input"
     )
+    table.check(not node.name or node.name not in [other.name for other in nodes], i, "name", "another than an input's")
 
 
 def _read_activation(table: Table, i: int, fields: tuple[str, ...], softmax: bool) -> Activation:
@@ -268,6 +291,7 @@ def _read_activation(table: Table, i: int, fields: tuple[str, ...], softmax: boo
 _INPUTS: dict[type[Layer], tuple[int, int]] = {
     Input: (0, 0),
     Tokens: (0, 0),
+    Context: (0, 0),
     Gru: (1, 2),
     Concat: (2, MAX_CONCAT),
     Add: (2, 2),
@@ -292,10 +316,18 @@ def _check_inputs(table: Table, i: int, node: Node, nodes: list[Node]) -> None:
         token = source.kind is Tokens
         if node.kind is Embedding and not token:
             raise FormatError(f"{operation}: its input is a vector, expected TOKENS")
-        if token and not (node.kind is Embedding or (node.kind in (Dense, Gru) and number == 0)):
+        if token and (node.kind, number) not in _READ_TOKENS:
             raise FormatError(f"{operation}: input {number} is TOKENS, expected a vector")
-    if len(inputs) == 2 and node.kind is Gru and (inputs[0].kind is not Tokens or node.reset == "none"):
-        raise FormatError(f"{operation}: of two inputs the first is TOKENS, and there must be three gates")
+        if source.sums is not None and node.kind is not Repeat:
+            if node.kind is not Gru or number:
+                raise FormatError(f"{operation}: input {number} is SUMS, with which only a GRU can begin")
+            gates, width = 2 if node.reset == "none" else 3, node.width
+            rows, begun, *_ = nodes[source.sums].parameters
+            if (begun, rows) != (gates, width):
+                raise FormatError(f"{operation}: SUMS of {begun} gates of {rows}, expected {gates} of {width}")
+    begins = bool(inputs) and (inputs[0].kind is Tokens or inputs[0].sums is not None)
+    if len(inputs) == 2 and node.kind is Gru and (not begins or node.reset == "none"):
+        raise FormatError(f"{operation}: of two inputs the first is TOKENS or SUMS, and there must be three gates")
     slow = [source.per_sequence for source in inputs]
     if node.kind is Repeat:
         if not slow[0] or any(slow[1:]) or (len(inputs) > 1) != (node.parameters[0] == 0):
@@ -305,6 +337,8 @@ def _check_inputs(table: Table, i: int, node: Node, nodes: list[Node]) -> None:
     together = [] if any(slow) else inputs[1:] if node.kind is Attention and not node.parameters[2] else inputs
     if node.kind is not Repeat and any(source.axis != together[0].axis for source in together):
         raise FormatError(f"{operation}: its inputs have {', '.join(str(source.axis) for source in together)}")
+    if node.kind is Sums and not all(slow):
+        raise FormatError(f"{operation}: reads a value per step, expected one per sequence")
     _check_width(table, i, node, [source.width for source in inputs], operation)
 
 
@@ -335,7 +369,7 @@ def _check_width(table: Table, i: int, node: Node, widths: list[int], operation:
             raise FormatError(wrong)
     elif node.kind is Repeat:
         expected = widths[0]
-    elif node.kind not in (Input, Tokens, Embedding, Dense, Gru, State):
+    elif node.kind not in (*_GIVEN, Embedding, Dense, Gru, State, Sums):
         expected = widths[0]
         if any(width != expected for width in widths):
             raise FormatError(wrong)
@@ -349,7 +383,7 @@ def _check_loops(table: Table, nodes: list[Node]) -> None:
         if node.kind is State:
             number = node.parameters[0]
             source = nodes[number]
-            fits = source.kind not in (Input, Tokens, State, Slice) and source.width == node.width
+            fits = source.kind not in (*_GIVEN, State, Slice) and source.width == node.width
             fits = fits and source.axis == node.axis
             expected = (
                 f"a node of the width {node.width} and {node.axis} that is neither an input nor a STATE nor a SLICE"
@@ -399,11 +433,18 @@ def _expected_tensors(node: Node, inputs: list[Node]) -> dict[int, tuple[int, in
         return {0: (PLAIN, 1, inputs[0].width, 1)}
     if node.kind in (Affine, Norm):
         return {0: (PLAIN, 1, H, 1), 1: (PLAIN, 1, H, 1)}
+    if node.kind is Sums:
+        rows, gates, *_ = node.parameters
+        return {0: (PANELS, rows, inputs[0].width, gates), 1: (SUMS, 1, rows, gates)}
     if node.kind not in (Dense, Gru):
         return {}
     gates = 1 if node.kind is Dense else 2 if node.reset == "none" else 3
-    expected = {0: (PANELS, H, inputs[-1].width, gates)} if inputs[-1].kind is not Tokens else {}
-    if inputs[0].kind is Tokens:
+    begun = inputs[0].sums is not None
+    whole = inputs[-1].kind is Tokens or (begun and len(inputs) == 1)
+    expected = {} if whole else {0: (PANELS, H, inputs[-1].width, gates)}
+    if begun:
+        pass
+    elif inputs[0].kind is Tokens:
         expected[2] = (SUMS, inputs[0].width, H, gates)
     else:
         expected[1] = (SUMS, 1, H, gates)

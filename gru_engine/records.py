@@ -19,6 +19,7 @@ from gru_engine.layers import (
     Attention,
     Blend,
     Concat,
+    Context,
     Dense,
     Embedding,
     First,
@@ -35,6 +36,7 @@ from gru_engine.layers import (
     Slice,
     State,
     Subsample,
+    Sums,
     Tokens,
     Window,
 )
@@ -95,8 +97,16 @@ OPERATIONS: tuple[type[Layer], ...] = (
     Subsample,
     Repeat,
     Attention,
+    Sums,
 )
 """An operation's code is its place here, from 1."""
+
+
+def operation_code(kind: type[Layer]) -> int:
+    """An operation's code; that of a context, which is an INPUT with a flag, too."""
+    return OPERATIONS.index(Input if kind is Context else kind) + 1
+
+
 
 PLAIN, PANELS, SUMS = range(3)
 LAYOUTS = ("PLAIN", "PANELS", "SUMS")
@@ -155,19 +165,21 @@ GOLDEN = _record(
     64,
     *_u32("kind steps input_width output_rows output_width"),
     ("tolerance", "<f4"),
-    *_u32("flags tokens"),
-    ("reserved_32", "V32"),
+    *_u32("flags tokens context"),
+    ("reserved_36", "V28"),
 )
 END_MARK = _record(64, ("mark", "V8"), ("file_size", "<u8"), ("reserved", "V48"))
 
 
 GOLDEN_VECTORS, GOLDEN_TOKENS, GOLDEN_BOTH = range(3)
 """What the input of a golden case is."""
+GOLDEN_CONTEXT = 4  # is added where there is a context
 
 
-def golden_kind(vectors: bool, tokens: bool) -> int:
-    """The kind of a golden case whose input has vectors, tokens or both."""
-    return GOLDEN_BOTH if vectors and tokens else GOLDEN_TOKENS if tokens else GOLDEN_VECTORS
+def golden_kind(vectors: bool, tokens: bool, context: bool) -> int:
+    """The kind of a golden case whose input has vectors, tokens or both, with or without a context."""
+    kind = GOLDEN_BOTH if vectors and tokens else GOLDEN_TOKENS if tokens else GOLDEN_VECTORS
+    return kind + GOLDEN_CONTEXT * context
 
 
 def round_up(size: int, to: int = ALIGNMENT) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gru_engine._inputs import check_names, not_named
+from gru_engine._inputs import as_context, check_names, not_named
 from gru_engine.layers import (
     Activate,
     Add,
@@ -42,9 +42,9 @@ from gru_engine.layers import (
     Slice,
     State,
     Subsample,
-    Tokens,
     Window,
     ends_sequence,
+    is_network_input,
 )
 from gru_engine.network import Network
 from gru_engine.numerics import LEAST_MAGNITUDE
@@ -55,6 +55,7 @@ def run(
     net: Network,
     x: npt.ArrayLike | Mapping[str, npt.ArrayLike],
     *,
+    context: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None = None,
     state: npt.ArrayLike | None = None,
     lengths: npt.ArrayLike | None = None,
     reset: npt.ArrayLike | None = None,
@@ -71,6 +72,9 @@ def run(
     x : array_like [T, I] or [B, T, I], or integer tokens [T] or [B, T], or dict of str to these
         One sequence, or B of them. With one sequence the axis B is missing from all other arguments and results. Several
         inputs are a dict of arrays by name or, if all of them are vectors, one array of all side by side.
+    context : array_like [C] or [B, C], or dict of str to these, optional
+        What each sequence is given once (``Network.context``): one for all, or one for each. Several are a dict by name,
+        or one array of all side by side.
     state : array_like [B, state_size], optional
         The states of the layers one after the other (``Network.state_size``) before the first step: of a forward layer
         step 0, of a reverse layer the last valid step. None stands for the initial state.
@@ -109,12 +113,13 @@ def run(
     net = net.pruned() if dtype is None else net.pruned().rounded(dtype)
     multiply = int8_product if dtype == "int8" else product
     given, one = _checked_inputs(net, x)
-    batch, steps = given[0].shape[:2] if given else (1, 0)
+    batch, steps = given[0].shape[:2]
     sequences = _checked_sequences(net, batch, steps, one, lengths, reset)
     if padding not in ("zero", "carry"):
         raise ValueError(f"padding must be 'zero' or 'carry', got {padding!r}")
     given = [_without_padding(layer, array, sequences, arithmetic) for layer, array in zip(net.layers, given)]
     before = _checked_state(net, state, one, batch, arithmetic)
+    given += _checked_contexts(net, context, one, batch, arithmetic)
 
     layers = [_cast(layer, arithmetic) for layer in net.layers]
     times = Times(sequences)
@@ -126,7 +131,7 @@ def run(
             continue
         index = unit[0]
         layer, inputs = layers[index], [values[i] for i in layers[index].inputs]
-        if isinstance(layer, (Input, Tokens)):
+        if is_network_input(layer):
             value = given[index]
         elif isinstance(layer, Gru):
             value, after[index] = gru(layer, inputs[0], before[index], times.on(layer.axis), multiply)
@@ -156,6 +161,7 @@ def step(
     x: npt.ArrayLike | Mapping[str, npt.ArrayLike],
     state: npt.ArrayLike | None = None,
     *,
+    context: npt.ArrayLike | Mapping[str, npt.ArrayLike] | None = None,
     dtype: str | None = None,
 ) -> tuple[Array, Array]:
     """One step of one stream, or of n streams at once.
@@ -167,7 +173,7 @@ def step(
     x : array_like [I] or [n, I], or an integer token or tokens [n], or dict of str to these
     state : array_like [state_size] or [n, state_size], optional
         None stands for the initial state.
-    dtype : {"float32", "bfloat16", "float16", "int8"}, optional
+    context, dtype
         As for ``run``.
 
     Returns
@@ -180,7 +186,7 @@ def step(
     given = by_name(net, x)
     one = all(array.ndim == (1 if isinstance(net.inputs[name], slice) else 0) for name, array in given.items())
     steps = {name: array[np.newaxis] if one else np.expand_dims(array, 1) for name, array in given.items()}
-    y, state = run(net, steps, state=state, return_state=True, dtype=dtype)
+    y, state = run(net, steps, context=context, state=state, return_state=True, dtype=dtype)
     if not net.per_sequence:
         y = y[0] if one else y[:, 0]
     return y, np.asarray(state)
@@ -255,6 +261,8 @@ def evaluate(layer: Layer, inputs: list[Array], sequences: Sequences, multiply: 
             return np.asarray(_valid(a, sequences, -np.inf).max(axis=1, initial=-np.inf))
         case Attend():
             return attend(a, inputs[1], sequences)
+        case Repeat():
+            return np.repeat(a[:, np.newaxis], sequences.valid.shape[1], axis=1)
         case Last():
             return np.asarray(a[np.arange(len(a)), sequences.lengths - 1])
         case First():
@@ -539,6 +547,15 @@ def _without_padding(layer: Layer, x: Array, sequences: Sequences, dtype: npt.DT
     if wrong.any():
         raise ValueError(f"tokens must be from 0 to {layer.width - 1}, got {tokens[wrong][0]}")
     return tokens
+
+
+def _checked_contexts(net: Network, context: Any, one: bool, batch: int, dtype: npt.DTypeLike) -> list[Array]:
+    """For each context its values: [B, n]."""
+    single = as_context(context, net.contexts, None if one else batch)
+    if single is None:
+        return []
+    vectors = np.broadcast_to(single, (batch, single.shape[-1])).astype(dtype)
+    return [vectors[:, part] for part in net.contexts.values()]
 
 
 def _checked_state(net: Network, state: Any, one: bool, batch: int, dtype: npt.DTypeLike) -> list[Array]:

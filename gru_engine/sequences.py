@@ -11,7 +11,7 @@ import numpy.typing as npt
 from gru_engine.activations import as_number
 from gru_engine.arguments import as_array, as_size
 from gru_engine.builder import Builder, Value, Vector
-from gru_engine.layers import Attend, Attention, Axis, Layer, Max, Mean, Repeat, Subsample
+from gru_engine.layers import INPUT_AXIS, Attend, Attention, Axis, Input, Layer, Max, Mean, Repeat, Subsample, Tokens
 
 MAX_SPAN = 2**20
 """Largest distance of the first tap of a window from the last, and of steps that are kept, in steps; docs/FORMAT.md."""
@@ -106,6 +106,12 @@ class Sequences(Builder):
             The number of steps, whatever that of the input is.
         like : Value, optional
             A value that has so many steps. One of the two is given.
+
+        Returns
+        -------
+        Value
+            As wide as v. Unless v is computed of contexts alone and ``like`` has the steps of the inputs, a network with
+            this operation cannot be stepped: v has to be known before.
         """
         v = self._vector(v, "v")
         if not v.per_sequence:
@@ -113,7 +119,13 @@ class Sequences(Builder):
         if (steps is None) == (like is None):
             raise TypeError("repeat: either steps or like is given, and not both")
         if like is not None:
-            like = self._per_step(like, "like", "repeat")
+            like = self._vector(like, "like", tokens=True)
+            if like.per_sequence:
+                raise ValueError(f"repeat: like is one value per sequence ({like!r}); it must be one per time step")
+            if like.axis == INPUT_AXIS:  # of which the inputs are, too: nothing has to wait for anything else
+                like = next(
+                    Value(self, i) for i, layer in enumerate(self._layers) if isinstance(layer, (Input, Tokens))
+                )
             return self._append(Repeat, [v, like], v.width, name, per_sequence=False, axis=like.axis, steps=0)
         count = as_size(steps, "steps", MAX_SPAN)
         axis = Axis(steps=count)

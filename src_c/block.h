@@ -150,6 +150,9 @@ static float *sequence_row_at(const block *b, const gru_node *n, size_t i) {
     if (n->place == GRU_PLACE_OUTPUT) {
         return b->args->outputs + stream(b, i) * n->stride + n->column;
     }
+    if (n->place == GRU_PLACE_HELD) {
+        return state_of(b, i) + n->offset + n->column;
+    }
     return FLOATS(b, sequence_values) + n->offset * group_streams(b) + i * n->stride + n->column;
 }
 
@@ -194,6 +197,8 @@ static gru_product input_product(const block *b, const gru_node *n, size_t t0, s
                 start[count++] = n->start + token_at(b, token, i, t) * n->start_stride;
             }
         }
+    } else if (n->sums_input) {
+        rows_of(b, &b->model->nodes[n->inputs[0]], t0, t1, (float **)(uintptr_t)start);
     } else {
         for (size_t r = 0; r < count; r++) {
             start[r] = n->start;

@@ -2,6 +2,7 @@
 /* Generating tokens: steps of one stream, each fed with a token chosen by the output of the one before. */
 #include "model.h"
 #include "sampling.h"
+#include "state.h"
 #include "team.h"
 
 #include <math.h>
@@ -179,6 +180,9 @@ gru_result gru_generate(const gru_model *model, float *state, const gru_generate
     const gru_result wrong = check_args(model, args);
     if (wrong != GRU_OK) {
         return wrong;
+    }
+    if (model->info.context_width && !gru_state_has_context(state)) {
+        return GRU_ERROR_CONTEXT;
     }
     const layout l = lay_out(model, (int)gru_team_ready(args->team));
     if (workspace_nbytes < l.needed_nbytes) {

@@ -58,7 +58,8 @@ typedef enum gru_result {
     GRU_ERROR_TOKEN = 6,       /* a token that is negative or not below the vocabulary size */
     GRU_ERROR_NOT_CAUSAL = 7,  /* a network that needs later steps cannot be stepped, only run over whole sequences */
     GRU_ERROR_LENGTH = 8,      /* a length above the number of steps, or below info.least_steps */
-    GRU_ERROR_SCORES = 9       /* scores among which no token can be chosen: gru_generate */
+    GRU_ERROR_SCORES = 9,      /* scores among which no token can be chosen: gru_generate */
+    GRU_ERROR_CONTEXT = 10     /* a stream of a network with contexts that none has been set for: gru_set_context */
 } gru_result;
 
 /* A constant English phrase for a result; never NULL. */
@@ -106,6 +107,8 @@ typedef struct gru_info {
     size_t n_nodes;      /* operations of the program */
     size_t file_nbytes;
     size_t least_steps; /* of a sequence: 1 or more where a value per sequence is made of steps, else 0 */
+    size_t context_width; /* floats of a context vector; 0 if the network has no contexts */
+    size_t n_contexts;    /* named parts of the context vector */
     int causal;         /* 1: can be stepped; 0: needs later steps (a reverse layer, a mean ...), only gru_run */
     int per_sequence;   /* 1: one output vector per sequence (of its last step, its mean ...), 0: one per step */
     int other_steps; /* 1: some values have other steps than the inputs (a stride, say), so that there is no `reset` */
@@ -119,6 +122,10 @@ GRU_API void gru_get_info(const gru_model *model, gru_info *info);
 GRU_API gru_result gru_get_input(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width,
                                  size_t *vocabulary);
 
+/* Context i < n_contexts: its name (owned by the model; "" if an only context has none), its first float in the context
+ * vector, its width. */
+GRU_API gru_result gru_get_context(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width);
+
 /* Output i < n_outputs: its name (owned by the model), its first float in the output vector, its width. */
 GRU_API gru_result gru_get_output(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width);
 
@@ -131,15 +138,35 @@ GRU_API void gru_get_file(const gru_model *model, const void **bytes, size_t *nb
 
 /* ------------------------------------------------------------------------------------------------ states */
 
-/* Sets a state block to the start of a sequence. A block must be initialised by this or by gru_state_set before
- * anything else. */
+/* Sets a state block to the start of a sequence, without a context. A block must be initialised by this or by gru_state_set
+ * before anything else. */
 GRU_API void gru_state_init(const gru_model *model, float *state);
 
-/* Copies the hidden states out of, or into, a block: state_width floats. */
+/* Copies the hidden states out of, or into, a block: state_width floats. The context is no part of them: after
+ * gru_state_set the block has none. */
 GRU_API void gru_state_get(const gru_model *model, const float *state, float *values);
 GRU_API void gru_state_set(const gru_model *model, float *state, const float *values);
 
-/* A state block may be copied with memcpy: that forks the stream. */
+/* A state block may be copied with memcpy: that forks the stream, its context included. */
+
+/* ------------------------------------------------------------------------------------------------ contexts */
+
+/* Some networks read, besides the inputs of their steps, *contexts*: what a stream is given once and keeps, such as a
+ * speaker. What the network computes of contexts alone is computed when they are set, and kept in the state block. Until
+ * then, and after gru_state_init and gru_state_set, gru_step, gru_prepare, gru_run and gru_generate give
+ * GRU_ERROR_CONTEXT. */
+
+/* Sets the context vector of a stream, context_width floats, before the first step or between two. The hidden states do
+ * not change. The same bytes again cost a comparison. workspace: gru_step_workspace_nbytes. GRU_ERROR_ARGUMENT if the
+ * network has no contexts. */
+GRU_API gru_result gru_set_context(const gru_model *model, float *state, const float *context, void *workspace);
+
+/* Copies the context vector out of a block: context_width floats. GRU_ERROR_CONTEXT if none has been set. */
+GRU_API gru_result gru_state_context(const gru_model *model, const float *state, float *context);
+
+/* Gives a stream another one's context with all that was computed of it; its own hidden states stay. Does nothing if the
+ * network has no contexts. */
+GRU_API gru_result gru_copy_context(const gru_model *model, const float *from, float *to);
 
 /* ------------------------------------------------------------------------------------------------ stepping */
 

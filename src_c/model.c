@@ -37,6 +37,7 @@ const char *gru_result_string(gru_result result) {
     case GRU_ERROR_NOT_CAUSAL: return "the network needs later steps and can only be run over whole sequences";
     case GRU_ERROR_LENGTH: return "a length is not possible";
     case GRU_ERROR_SCORES: return "an output holds no scores among which a token can be chosen";
+    case GRU_ERROR_CONTEXT: return "the network has contexts, and none has been set";
     }
     return "unknown result";
 }
@@ -258,6 +259,17 @@ gru_result gru_get_input(const gru_model *model, size_t i, const char **name, si
     return GRU_OK;
 }
 
+gru_result gru_get_context(const gru_model *model, size_t i, const char **name, size_t *first, size_t *width) {
+    if (i >= model->info.n_contexts) {
+        return GRU_ERROR_ARGUMENT;
+    }
+    const gru_node *n = &model->nodes[model->info.n_inputs + i];
+    *name = n->name;
+    *first = n->column;
+    *width = n->width;
+    return GRU_OK;
+}
+
 size_t gru_output_steps(const gru_model *model, size_t n_steps) {
     return model->info.per_sequence ? 1 : gru_axis_steps(&model->axes[model->output_axis], n_steps);
 }
@@ -301,6 +313,7 @@ static void copy_kept(const gru_node *n, float *kept, float *values, int out) {
 
 void gru_state_init(const gru_model *model, float *state) {
     gru_state_set_prepared(state, 0);
+    gru_state_set_has_context(state, 0);
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
         if (n->h0) {
@@ -323,6 +336,7 @@ void gru_state_get(const gru_model *model, const float *state, float *values) {
 
 void gru_state_set(const gru_model *model, float *state, const float *values) {
     gru_state_set_prepared(state, 0);
+    gru_state_set_has_context(state, 0);
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
         if (n->state_width) {
@@ -330,4 +344,24 @@ void gru_state_set(const gru_model *model, float *state, const float *values) {
             values += n->state_width;
         }
     }
+}
+
+gru_result gru_state_context(const gru_model *model, const float *state, float *context) {
+    if (model->info.context_width && !gru_state_has_context(state)) {
+        return GRU_ERROR_CONTEXT;
+    }
+    memcpy(context, state + model->context_offset, model->info.context_width * sizeof(float));
+    return GRU_OK;
+}
+
+gru_result gru_copy_context(const gru_model *model, const float *from, float *to) {
+    if (!model->info.context_width) {
+        return GRU_OK;
+    }
+    if (!gru_state_has_context(from)) {
+        return GRU_ERROR_CONTEXT;
+    }
+    memmove(to + model->context_offset, from + model->context_offset, model->held_values_width * sizeof(float));
+    gru_state_set_has_context(to, 1);
+    return GRU_OK;
 }

@@ -48,7 +48,8 @@ enum gru_place {
     GRU_PLACE_BEFORE,    /* STATE: where the row of `source` stands for the step before */
     GRU_PLACE_PART,      /* SLICE: where the row of `source` stands, from float `column` on */
     GRU_PLACE_SUBSAMPLE, /* where the row of `source` stands for another step */
-    GRU_PLACE_REPEAT     /* where the row of `source` per sequence stands */
+    GRU_PLACE_REPEAT,    /* where the row of `source` per sequence stands */
+    GRU_PLACE_HELD       /* in the state block, from float `offset + column` on: one row per sequence */
 };
 
 /* The network's input, states, slices and values with other steps stand where something else is. */
@@ -81,13 +82,15 @@ typedef struct gru_node {
     const uint32_t *inputs; /* node numbers, in the file */
     gru_act act;            /* of a GRU: the candidate's */
     int per_sequence;       /* one row per sequence, not per step */
+    int held;               /* likewise, of contexts alone: computed when they are set */
 
-    /* Sums of DENSE and of a GRU's input half start at a row of `start`: at row 0, the bias, or, if token_input, at the
-     * token's row. */
+    /* Sums of DENSE, SUMS and of a GRU's input half start at a row of `start`: at row 0, the bias, or, if token_input, at
+     * the token's row; or, if sums_input, at the row of inputs[0]. */
     gru_matrix w;
     const float *start;
     size_t start_stride;
     int token_input;  /* inputs[0] is the token */
+    int sums_input;   /* inputs[0] is SUMS, repeated */
     int vector_input; /* number of the input that the matrix reads; -1: none */
 
     /* GRU */
@@ -129,6 +132,7 @@ typedef struct gru_node {
     size_t column; /* of the value in its row */
     size_t stride; /* floats from row to row */
     size_t offset; /* PLACE_WORKSPACE: where the rows begin, in floats per row of the block */
+                   /* PLACE_HELD: where the row is, in floats of a state block */
 } gru_node;
 
 typedef struct gru_output {
@@ -146,6 +150,8 @@ struct gru_model {
     /* Sizes that a workspace depends on, in floats. */
     size_t step_values_width;     /* all values with a row per step */
     size_t sequence_values_width; /* all values with a row per sequence */
+    size_t held_values_width;     /* all values that are held, the context vector in front */
+    size_t context_offset;        /* of the context vector in a state block, in floats */
     size_t sums_x_width;          /* the widest s_x */
     size_t sums_h_width;          /* the widest s_h, that of the reset-before candidate included */
     size_t hidden_width;          /* the widest hidden state, in whole panels */
@@ -167,8 +173,9 @@ struct gru_model {
     void *owned;                /* to be freed, or NULL */
 };
 
-/* A state block begins with a header of 16 floats' size, whose first word says whether the prepared sums are valid. So
- * does the history of a WINDOW, a ring: its first word is the place of the oldest step. */
+/* A state block begins with a header of 16 floats' size, whose first word says whether the prepared sums are valid, the
+ * second whether there is a context. So does the history of a WINDOW, a ring: its first word is the place of the oldest
+ * step. */
 #define GRU_STATE_HEADER_FLOATS 16
 
 /* Whether vectors and tokens are there just where the model reads them. */

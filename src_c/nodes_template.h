@@ -31,6 +31,14 @@ static void run_dense(const block *b, const gru_node *n, size_t t0, size_t t1) {
     }
 }
 
+static void run_sums(const block *b, const gru_node *n) {
+    float **out = ROWS(b, float *, out);
+    const size_t n_rows = rows_of(b, n, 0, 1, out);
+    gru_product product = input_product(b, n, 0, 1);
+    quantise(b->kernels, &product, n_rows, ROWS(b, unsigned char, quantised_x));
+    products_of(b->kernels, &product)->sums(&product, n_rows, out, first_panel(b, &n->w), end_panel(b, &n->w));
+}
+
 /* The hidden state that stream i has before step t, a step later in time if the layer is reverse. */
 static const float *hidden_before(const block *b, const gru_node *n, size_t i, size_t t) {
     if (!n->reverse) {
@@ -368,6 +376,8 @@ static void run_node(const block *b, const gru_node *n, size_t t0, size_t t1) {
         run_dense(b, n, t0, t1);
     } else if (n->op == GRU_OP_GRU) {
         run_gru(b, n, t0, t1);
+    } else if (n->op == GRU_OP_SUMS) {
+        run_sums(b, n);
     } else if (member(b) == 0) {
         switch (n->op) {
         case GRU_OP_EMBEDDING: run_embedding(b, n, t0, t1); break;
@@ -423,7 +433,7 @@ static void run_steps(const block *b) {
         }
         if (!nodes[i].per_sequence || gru_op_ends_sequence(nodes[i].op)) {
             run_node(b, &nodes[i], 0, steps(b, &nodes[i]));
-        } else if (b->model->in_order) {
+        } else if (b->model->in_order && !nodes[i].held) {
             run_node(b, &nodes[i], 0, 1);
         }
         i++;
@@ -440,7 +450,7 @@ static void run_steps(const block *b) {
 static void run_sequences(const block *b) {
     const gru_node *nodes = b->model->nodes;
     for (size_t i = 0; i < b->model->info.n_nodes; i++) {
-        if (nodes[i].per_sequence && !gru_op_ends_sequence(nodes[i].op) && !b->model->in_order) {
+        if (nodes[i].per_sequence && !nodes[i].held && !gru_op_ends_sequence(nodes[i].op) && !b->model->in_order) {
             run_node(b, &nodes[i], 0, 1);
         }
     }

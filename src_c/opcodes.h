@@ -29,7 +29,8 @@ enum gru_op {
     GRU_OP_SUBSAMPLE = 22,
     GRU_OP_REPEAT = 23,
     GRU_OP_ATTENTION = 24,
-    GRU_OPS = 25
+    GRU_OP_SUMS = 25,
+    GRU_OPS = 26
 };
 
 enum gru_activation {

@@ -8,7 +8,7 @@
  * decides it first. */
 static void place_values(gru_model *model) {
     gru_node *nodes = model->nodes;
-    size_t *next_offset[2] = {&model->step_values_width, &model->sequence_values_width};
+    size_t *next_offset[3] = {&model->step_values_width, &model->sequence_values_width, &model->held_values_width};
     enum { UNDECIDED = -1 };
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         nodes[i].place = (enum gru_place)UNDECIDED;
@@ -16,7 +16,7 @@ static void place_values(gru_model *model) {
     for (size_t i = 0; i < model->info.n_outputs; i++) {
         gru_output *o = &model->outputs[i];
         gru_node *n = &nodes[o->node];
-        o->copied = !gru_op_has_rows(n->op) || (int)n->place != UNDECIDED;
+        o->copied = !gru_op_has_rows(n->op) || n->held || (int)n->place != UNDECIDED;
         if (!o->copied) {
             n->place = GRU_PLACE_OUTPUT;
             n->column = o->first;
@@ -30,21 +30,23 @@ static void place_values(gru_model *model) {
                        : n->op == GRU_OP_SLICE     ? GRU_PLACE_PART
                        : n->op == GRU_OP_SUBSAMPLE ? GRU_PLACE_SUBSAMPLE
                        : n->op == GRU_OP_REPEAT    ? GRU_PLACE_REPEAT
+                       : n->held                   ? GRU_PLACE_HELD
                                                    : GRU_PLACE_INPUT;
             n->stride = n->op == GRU_OP_TOKENS ? model->info.n_tokens : model->info.input_width;
             continue;
         }
         if ((int)n->place == UNDECIDED) {
-            n->place = GRU_PLACE_WORKSPACE;
+            size_t *next = next_offset[n->held ? 2 : n->per_sequence];
+            n->place = n->held ? GRU_PLACE_HELD : GRU_PLACE_WORKSPACE;
             n->stride = gru_round_up(n->width, GRU_LANES);
-            n->offset = *next_offset[n->per_sequence];
-            *next_offset[n->per_sequence] += n->stride;
+            n->offset = *next;
+            *next += n->stride;
         }
         if (n->op == GRU_OP_CONCAT) {
             size_t column = n->column;
             for (size_t j = 0; j < n->n_inputs; j++) {
                 gru_node *part = &nodes[n->inputs[j]];
-                if ((int)part->place == UNDECIDED && gru_op_has_rows(part->op)) {
+                if ((int)part->place == UNDECIDED && gru_op_has_rows(part->op) && part->held == n->held) {
                     part->place = n->place;
                     part->column = column;
                     part->stride = n->stride;
@@ -58,7 +60,8 @@ static void place_values(gru_model *model) {
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-/* A state block: a header, what each node keeps, the prepared sums, each beginning at a multiple of 16 floats. */
+/* A state block: a header, what each node keeps, the prepared sums, the context vector and what is held, each beginning
+ * at a multiple of 16 floats. */
 static void lay_out_state(gru_model *model) {
     size_t next = GRU_STATE_HEADER_FLOATS;
     for (size_t i = 0; i < model->info.n_nodes; i++) {
@@ -76,6 +79,11 @@ static void lay_out_state(gru_model *model) {
             next += gru_sums_width(&n->u);
         }
     }
+    model->context_offset = next;
+    for (size_t i = 0; i < model->info.n_nodes; i++) {
+        model->nodes[i].offset += model->nodes[i].place == GRU_PLACE_HELD ? next : 0;
+    }
+    next += model->held_values_width;
     model->state_floats = next;
     model->info.state_nbytes = next * sizeof(float);
 }
@@ -93,14 +101,16 @@ void gru_model_plan(gru_model *model, size_t n_outputs) {
     info->other_steps = model->n_axes > 1;
     model->output_axis = model->nodes[model->outputs[0].node].axis;
     info->causal = 1;
+    info->least_steps = info->per_sequence || model->axes[model->output_axis].fixed;
+    model->held_values_width = gru_round_up(info->context_width, GRU_LANES);
     for (size_t i = 0; i < info->n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
-        const int other_steps =
-            n->op == GRU_OP_SUBSAMPLE || n->op == GRU_OP_REPEAT || n->op == GRU_OP_ATTENTION || n->axis;
+        const int repeats = n->op == GRU_OP_REPEAT && !n->source->held; /* what steps have to come first for */
+        const int other_steps = n->op == GRU_OP_SUBSAMPLE || repeats || n->op == GRU_OP_ATTENTION || n->axis;
         if (n->reverse || n->ahead || other_steps || (gru_op_ends_sequence(n->op) && n->op != GRU_OP_LAST)) {
             info->causal = 0;
         }
-        model->in_order |= n->op == GRU_OP_REPEAT;
+        model->in_order |= repeats;
         model->attends |= n->op == GRU_OP_ATTEND || n->op == GRU_OP_ATTENTION;
         model->whole_sequences |= n->reverse || n->ahead || other_steps || model->attends;
         if (gru_op_ends_sequence(n->op) || n->op == GRU_OP_ATTENTION) { /* of no steps there is no value */

@@ -93,20 +93,33 @@ static gru_result take_activation(reader *in, uint32_t node, const unsigned char
     return GRU_OK;
 }
 
-/* The starts of sums: a bias row, or a table with a row per token. Sets w as well. */
+/* The SUMS that a node is, or that it repeats; NULL if there are none. */
+static const gru_node *sums_of(const gru_node *n) {
+    n = n->op == GRU_OP_REPEAT ? n->source : n;
+    return n->op == GRU_OP_SUMS ? n : NULL;
+}
+
+/* The starts of sums: a bias row, a table with a row per token, or the value of SUMS. Sets w as well. */
 static gru_result take_input_half(reader *in, uint32_t node, gru_node *n, size_t gates) {
     const gru_node *nodes = in->model->nodes;
     if (n->n_inputs < 1 || n->n_inputs > 2) {
         return bad(in, "node %u has %zu inputs, expected 1 or 2", node, n->n_inputs);
     }
+    const gru_node *sums = sums_of(&nodes[n->inputs[0]]);
     n->token_input = nodes[n->inputs[0]].op == GRU_OP_TOKENS;
-    n->vector_input = n->n_inputs == 2 ? 1 : n->token_input ? -1 : 0;
-    if (n->n_inputs == 2 && (!n->token_input || gates != 3)) {
-        return bad(in, "node %u has two inputs; only a GRU of three gates may, and the first is the token", node);
+    n->sums_input = sums != NULL;
+    n->vector_input = n->n_inputs == 2 ? 1 : n->token_input || n->sums_input ? -1 : 0;
+    if (n->n_inputs == 2 && (!(n->token_input || n->sums_input) || gates != 3)) {
+        return bad(in, "node %u has two inputs; only a GRU of three gates may, and the first is the token or SUMS", node);
     }
     size_t cols = n->vector_input < 0 ? 0 : nodes[n->inputs[n->vector_input]].width;
     TRY(take_matrix(in, node, 0, "W", n->width, cols, gates, &n->w));
-    if (n->token_input) {
+    if (sums) {
+        if (sums->w.gates != gates || sums->w.rows != n->width) {
+            return bad(in, "node %u: SUMS of %zu gates of %zu, expected %zu of %zu", node, sums->w.gates, sums->w.rows,
+                       gates, n->width);
+        }
+    } else if (n->token_input) {
         TRY(take_floats(in, node, 2, "table", GRU_LAYOUT_SUMS, nodes[n->inputs[0]].width, n->width, gates, &n->start));
         n->start_stride = gru_sums_width(&n->w);
     } else {
@@ -144,6 +157,17 @@ static gru_result take_gru(reader *in, uint32_t node, gru_node *n, const unsigne
 
 /* Parameter i of a node. */
 static uint32_t parameter(const unsigned char *r, unsigned i) { return u32_at(r + 96 + 4 * i); }
+
+static gru_result take_sums(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
+    const uint64_t rows = parameter(r, 0), gates = parameter(r, 1), panels = (rows + GRU_LANES - 1) / GRU_LANES;
+    if (!rows || !gates || gates > 4 || panels * gates * GRU_LANES != n->width) {
+        return bad(in, "node %u: %u gates of %u outputs in the width %zu: not the sums of a matrix", node,
+                   parameter(r, 1), parameter(r, 0), n->width);
+    }
+    n->vector_input = 0;
+    TRY(take_matrix(in, node, 0, "W", (size_t)rows, in->model->nodes[n->inputs[0]].width, (size_t)gates, &n->w));
+    return take_floats(in, node, 1, "bias", GRU_LAYOUT_SUMS, 1, (size_t)rows, (size_t)gates, &n->start);
+}
 
 static gru_result take_window(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
     const uint32_t taps = parameter(r, 0), dilation = parameter(r, 1), ahead = parameter(r, 2);
@@ -279,29 +303,36 @@ static gru_result take_state(reader *in, uint32_t node, gru_node *n, const unsig
     return take_floats(in, node, 0, "initial value", GRU_LAYOUT_PLAIN, 1, n->width, 1, &n->h0);
 }
 
-/* Inputs stand side by side in the vector, or in the array of tokens, of a step. */
+/* Inputs stand side by side in the vector, or in the array of tokens, of a step; contexts, behind them, in a vector of
+ * their own. */
 static gru_result take_network_input(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
     gru_info *info = &in->model->info;
-    size_t *next = n->op == GRU_OP_INPUT ? &info->input_width : &info->n_tokens;
-    if (n->n_inputs || parameter(r, 0) != *next) {
+    const int context = n->op == GRU_OP_INPUT && parameter(r, 1) == 1;
+    size_t *next = context ? &info->context_width : n->op == GRU_OP_INPUT ? &info->input_width : &info->n_tokens;
+    if (n->n_inputs || parameter(r, 0) != *next || (!context && parameter(r, 1))) {
         return bad(in, "node %u: an input of the network with %zu inputs at %u, expected none at %zu", node,
                    n->n_inputs, parameter(r, 0), *next);
     }
+    if (context ? !info->n_inputs : info->n_contexts) {
+        return bad(in, "node %u: contexts come behind the inputs of the steps, of which there is one at least", node);
+    }
+    n->held = n->per_sequence = context;
     n->column = *next;
     *next += n->op == GRU_OP_INPUT ? n->width : 1;
-    if (info->input_width > MAX_WIDTH) {
+    if (info->input_width > MAX_WIDTH || info->context_width > MAX_WIDTH) {
         return bad(in, "the inputs are wider than %u floats", MAX_WIDTH);
     }
     if (n->op == GRU_OP_TOKENS && !info->vocabulary) {
         info->vocabulary = n->width;
     }
-    info->n_inputs++;
-    if (info->n_inputs > MAX_INPUTS) {
+    *(context ? &info->n_contexts : &info->n_inputs) += 1;
+    if (node >= MAX_INPUTS) {
         return bad(in, "there are more than %u inputs", MAX_INPUTS);
     }
     for (uint32_t i = 0; i < node; i++) { /* several can be told apart */
-        const char *name = in->model->nodes[i].name;
-        if (!*name || !*n->name || strcmp(name, n->name) == 0) {
+        const gru_node *other = &in->model->nodes[i];
+        const int alike = strcmp(other->name, n->name) == 0;
+        if (alike ? *n->name || other->held == context : other->held == context && (!*other->name || !*n->name)) {
             return bad(in, "inputs %u and %u do not have a name each", i, node);
         }
     }
@@ -310,12 +341,14 @@ static gru_result take_network_input(reader *in, uint32_t node, gru_node *n, con
 
 /* Tensor slots that an operation may fill, as a bit mask. */
 static unsigned allowed_slots(const gru_node *n) {
-    const unsigned start = n->token_input ? 1u << 2 : 1u << 1, matrix = n->vector_input >= 0 ? 1u : 0;
+    const unsigned start = n->sums_input ? 0 : n->token_input ? 1u << 2 : 1u << 1;
+    const unsigned matrix = n->vector_input >= 0 ? 1u : 0;
     switch (n->op) {
     case GRU_OP_EMBEDDING:
     case GRU_OP_STATE: return 1u;
     case GRU_OP_ATTENTION: return n->scale ? 1u : 0;
     case GRU_OP_AFFINE:
+    case GRU_OP_SUMS:
     case GRU_OP_NORM: return 3u;
     case GRU_OP_DENSE: return start | matrix;
     case GRU_OP_GRU: return start | matrix | (n->reset == GRU_RESET_BEFORE ? 0xF8u : 0x98u);
@@ -326,11 +359,12 @@ static unsigned allowed_slots(const gru_node *n) {
 /* How many parameters an operation has. */
 static unsigned n_parameters(int op) {
     switch (op) {
-    case GRU_OP_INPUT:
     case GRU_OP_TOKENS:
     case GRU_OP_STATE:
     case GRU_OP_REPEAT:
     case GRU_OP_SLICE: return 1;
+    case GRU_OP_INPUT:
+    case GRU_OP_SUMS:
     case GRU_OP_NORM: return 2;
     case GRU_OP_SUBSAMPLE:
     case GRU_OP_ATTENTION:
@@ -365,22 +399,27 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
                  [GRU_OP_SLICE] = {1, 1},     [GRU_OP_WINDOW] = {1, 1},     [GRU_OP_NORM] = {1, 1},
                  [GRU_OP_MEAN] = {1, 1},      [GRU_OP_MAX] = {1, 1},        [GRU_OP_ATTEND] = {2, 2},
                  [GRU_OP_SUBSAMPLE] = {1, 1}, [GRU_OP_REPEAT] = {1, 2},     [GRU_OP_ATTENTION] = {3, 3},
-                 [GRU_OP_MAXIMUM] = {2, 2}};
+                 [GRU_OP_MAXIMUM] = {2, 2},    [GRU_OP_SUMS] = {1, 1}};
     if (n->n_inputs < arity[n->op].least || n->n_inputs > arity[n->op].most) {
         return bad(in, "node %u: operation %d has %zu inputs, expected %u to %u", node, n->op, n->n_inputs,
                    arity[n->op].least, arity[n->op].most);
     }
-    int n_per_sequence = 0;
+    int n_per_sequence = 0, n_held = 0;
     for (size_t i = 0; i < n->n_inputs; i++) {
         const gru_node *a = &nodes[n->inputs[i]];
         const int token = a->op == GRU_OP_TOKENS;
         const int token_wanted = n->op == GRU_OP_EMBEDDING;
-        const int token_allowed = token_wanted || ((n->op == GRU_OP_DENSE || n->op == GRU_OP_GRU) && i == 0);
+        const int token_allowed = token_wanted || ((n->op == GRU_OP_DENSE || n->op == GRU_OP_GRU) && i == 0) ||
+                                  (n->op == GRU_OP_REPEAT && i == 1);
         if ((token && !token_allowed) || (!token && token_wanted)) {
             return bad(in, "node %u: input %zu is %s", node, i,
                        token ? "the token, expected a vector" : "a vector, expected the token");
         }
+        if (sums_of(a) && n->op != GRU_OP_REPEAT && (n->op != GRU_OP_GRU || i > 0)) {
+            return bad(in, "node %u: input %zu is SUMS, with which only a GRU can begin", node, i);
+        }
         n_per_sequence += a->per_sequence;
+        n_held += a->held;
     }
     if (n->op == GRU_OP_REPEAT) {
         return nodes[n->inputs[0]].per_sequence && n_per_sequence == 1
@@ -395,7 +434,11 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
             in, "node %u reads a value per sequence together with one per step, or where only one per step can be read",
             node);
     }
+    if (n->op == GRU_OP_SUMS && !n_per_sequence) {
+        return bad(in, "node %u reads a value per step, expected one per sequence", node);
+    }
     n->per_sequence = n_per_sequence > 0 || gru_op_ends_sequence(n->op);
+    n->held = n->per_sequence && n->n_inputs && (size_t)n_held == n->n_inputs;
     return GRU_OK;
 }
 
@@ -456,7 +499,8 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
     gru_node *n = &in->model->nodes[node];
     const unsigned char *r = record(in, NODES, node, NODE_NBYTES);
     uint32_t op = u32_at(r), width = u32_at(r + 4), first = u32_at(r + 8), count = u32_at(r + 12);
-    const int may_be_input = node == in->model->info.n_inputs; /* behind none that is not */
+    const gru_info *info = &in->model->info;
+    const int may_be_input = node == info->n_inputs + info->n_contexts; /* behind none that is not */
     if (op < GRU_OP_INPUT || op >= GRU_OPS || (op <= GRU_OP_TOKENS ? !may_be_input : node == 0)) {
         return bad(in, "node %u has operation %u, expected %d to %d", node, op, may_be_input ? 1 : 3,
                    node ? GRU_OPS - 1 : 2);
@@ -511,6 +555,7 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
     case GRU_OP_ACTIVATION: TRY(take_activation(in, node, r + 24, 1, &n->act)); break;
     case GRU_OP_STATE: TRY(take_state(in, node, n, r)); break;
     case GRU_OP_SLICE: TRY(take_slice(in, node, n, r)); break;
+    case GRU_OP_SUMS: TRY(take_sums(in, node, n, r)); break;
     case GRU_OP_NORM: TRY(take_norm(in, node, n, r)); break;
     case GRU_OP_ATTENTION: TRY(take_attention(in, node, n, r)); break;
     default: break;
@@ -563,7 +608,7 @@ static gru_result take_outputs(reader *in) {
         gru_output *o = &model->outputs[i];
         uint32_t name = u32_at(r + 4);
         o->node = u32_at(r);
-        if (o->node >= in->n_nodes || model->nodes[o->node].op == GRU_OP_TOKENS) {
+        if (o->node >= in->n_nodes || model->nodes[o->node].op == GRU_OP_TOKENS || sums_of(&model->nodes[o->node])) {
             return bad(in, "output %u is node %u, which is not a vector of this network", i, o->node);
         }
         const gru_node *n = &model->nodes[o->node];

@@ -134,6 +134,9 @@ static gru_result check_args(const gru_model *m, const gru_run_args *args) {
         if (!args->states[i]) {
             return GRU_ERROR_ARGUMENT;
         }
+        if (m->info.context_width && !gru_state_has_context(args->states[i])) {
+            return GRU_ERROR_CONTEXT;
+        }
     }
     for (size_t i = 0; args->lengths && i < args->n_streams; i++) {
         if (args->lengths[i] > args->n_steps || args->lengths[i] < m->info.least_steps) {

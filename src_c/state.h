@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What stands in the headers within a state block: whether its prepared sums are valid, where a history begins. */
+/* What stands in the headers within a state block: whether its prepared sums are valid, whether it has a context, where a
+ * history begins. */
 #ifndef GRU_STATE_H
 #define GRU_STATE_H
 
@@ -13,6 +14,14 @@ static inline int gru_state_is_prepared(const float *state) {
 }
 
 static inline void gru_state_set_prepared(float *state, uint32_t flag) { memcpy(state, &flag, sizeof flag); }
+
+static inline int gru_state_has_context(const float *state) {
+    uint32_t flag;
+    memcpy(&flag, state + 1, sizeof flag);
+    return flag == 1;
+}
+
+static inline void gru_state_set_has_context(float *state, uint32_t flag) { memcpy(state + 1, &flag, sizeof flag); }
 
 /* The place of the oldest step in the history of a WINDOW. */
 static inline size_t gru_ring_oldest(const float *ring) {

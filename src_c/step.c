@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One step of one stream, and the half of the next one that needs no input. */
+/* One step of one stream, the half of the next one that needs no input, and what a context is kept as. */
 #define ONE_ROW 1
 #include "nodes_template.h"
 
@@ -17,6 +17,9 @@ gru_result gru_step(const gru_model *model, float *state, const float *vector, c
     }
     if (token && !gru_tokens_exist(model, token)) {
         return GRU_ERROR_TOKEN;
+    }
+    if (model->info.context_width && !gru_state_has_context(state)) {
+        return GRU_ERROR_CONTEXT;
     }
     float *const states[1] = {state};
     const gru_run_args args = {.vectors = vector, .tokens = token, .states = states, .outputs = output};
@@ -44,6 +47,9 @@ gru_result gru_prepare(const gru_model *model, float *state, void *workspace) {
     if (!model->info.causal) {
         return GRU_ERROR_NOT_CAUSAL;
     }
+    if (model->info.context_width && !gru_state_has_context(state)) {
+        return GRU_ERROR_CONTEXT;
+    }
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
         if (n->op == GRU_OP_GRU) {
@@ -55,5 +61,34 @@ gru_result gru_prepare(const gru_model *model, float *state, void *workspace) {
         }
     }
     gru_state_set_prepared(state, 1);
+    return GRU_OK;
+}
+
+gru_result gru_set_context(const gru_model *model, float *state, const float *context, void *workspace) {
+    const gru_kernels *kernels = gru_kernels_used();
+    if (!model || !state || !context || !workspace || !kernels || !model->info.context_width) {
+        return GRU_ERROR_ARGUMENT;
+    }
+    float *kept = state + model->context_offset;
+    const size_t nbytes = model->info.context_width * sizeof(float);
+    if (gru_state_has_context(state) && memcmp(kept, context, nbytes) == 0) {
+        return GRU_OK;
+    }
+    memcpy(kept, context, nbytes);
+    float *const states[1] = {state};
+    const gru_run_args args = {.states = states};
+    unsigned char *memory = aligned(workspace) + model->step_schedule.shared_nbytes;
+    const block b = {.model = model,
+                     .kernels = kernels,
+                     .args = &args,
+                     .l = &model->step_schedule,
+                     .floats = memory,
+                     .rows = memory};
+    for (size_t i = 0; i < model->info.n_nodes; i++) {
+        if (model->nodes[i].held) {
+            run_node(&b, &model->nodes[i], 0, 1);
+        }
+    }
+    gru_state_set_has_context(state, 1);
     return GRU_OK;
 }

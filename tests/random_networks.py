@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ def random_network(
     per_sequence: bool | None = None,
     several: bool = False,
     axes: bool = False,
+    contexts: bool = False,
     discontinuous: bool = True,
     dtype: npt.DTypeLike = np.float32,
 ) -> Network:
@@ -49,6 +50,8 @@ def random_network(
         Whether there are two to four inputs, vectors and tokens in any order, instead of one; ``tokens`` says nothing then.
     axes : bool
         Whether values have other steps than the inputs: fewer, or repeated ones, or attention to those of other values.
+    contexts : bool
+        Whether there are one to three contexts, and values of them are repeated in front of what layers read and elsewhere.
     discontinuous : bool
         Whether thresholded_relu may occur, whose jump turns a rounding error into a large one once in a while, and
         normalisation with a small epsilon, which makes errors larger where a value is nearly constant.
@@ -57,10 +60,14 @@ def random_network(
     """
     allow_reverse = axes or (allow_reverse and bool(rng.random() < 0.6))  # enough causal ones
     build = _Builder(Network(), rng, max_size, allow_reverse, discontinuous, np.dtype(dtype))
+    if contexts:  # before the input, which goes first in the file nevertheless
+        build.contexts()
     if several:
         values = build.sources()
     else:
         values = build.source(bool(rng.random() < 0.4) if tokens is None else tokens)
+    if contexts:
+        build.hold(values[0])
     for _ in range(rng.integers(layers[0], layers[1] + 1)):
         h = build.gru(build.mix(values), f"gru{len(values)}" if rng.random() < 0.5 else None)
         values.append(build.decorate(h))
@@ -117,6 +124,34 @@ class _Builder:
     allow_reverse: bool
     discontinuous: bool
     dtype: np.dtype[Any]
+    held: list[Value] = field(default_factory=list)  # of contexts alone, one per sequence
+    repeated: list[Value] = field(default_factory=list)
+
+    def contexts(self) -> None:
+        """One to three contexts; an only one may have no name."""
+        n = int(self.rng.integers(1, 4))
+        self.held = [
+            self.net.context(self.size(), name=f"c{i}" if n > 1 or self.chance(0.5) else None) for i in range(n)
+        ]
+
+    def hold(self, like: Value) -> None:
+        """Some values of contexts alone, and all of them at the steps of another one."""
+        for _ in range(int(self.rng.integers(0, 4))):
+            given = [
+                self.held[i] for i in self.rng.permutation(len(self.held))[: int(self.rng.integers(1, 4))].tolist()
+            ]
+            v = self.net.concat(given)
+            kind = self.rng.integers(4)
+            if kind == 0:
+                v = self.norm(v, 0.1)
+            elif kind == 1:
+                v = self.net.add(self.dense(v), self.dense(v, 1))
+            elif kind == 2 and v.width > 1:
+                v = v[: v.width // 2]
+            elif kind == 3:
+                v = self.dense(v)
+            self.held.append(v)
+        self.repeated = [self.net.repeat(v, like=like) for v in self.held]
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
@@ -176,6 +211,9 @@ class _Builder:
         for value in values[:-1]:
             if self.chance(0.4):
                 chosen.insert(int(self.rng.integers(len(chosen) + 1)), value)
+        for value in self.repeated:
+            if self.chance(0.4):
+                chosen.insert(0 if self.chance(0.7) else int(self.rng.integers(len(chosen) + 1)), value)
         return chosen if len(chosen) > 1 or self.chance(0.3) else chosen[0]
 
     def dense(self, x: Value | list[Value], width: int | None = None, activation: Spec = None) -> Value:
@@ -355,6 +393,7 @@ class _Builder:
             x = self.mix(values) if i == 0 else values[self.rng.integers(len(values))]
             if per_sequence:
                 x = self.end(x)
+                x = [x, self.held[-1]] if self.held and self.chance(0.5) else x
             elif self.chance(0.1):
                 x = [self.net.slice(x, 0, max(1, self.width(x) // 2)), *(x if isinstance(x, list) else [x])]
             head = self.pick(("dense", "softmax", "log_softmax", "activation", "raw"))

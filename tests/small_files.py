@@ -66,5 +66,5 @@ class FakeModel:
     def __init__(self, data: bytes) -> None:
         self.net = unpack(read(data))
 
-    def run(self, x: Array) -> Array:
-        return np.asarray(reference.run(self.net, x), np.float32)
+    def run(self, x: Array, context: Array | None = None) -> Array:
+        return np.asarray(reference.run(self.net, x, context=context), np.float32)

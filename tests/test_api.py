@@ -46,10 +46,10 @@ def test_public_names() -> None:
     assert sorted(ge.__all__) == sorted(names)
     assert all(hasattr(ge, name) for name in names)
     public = {
-        ge.Model: "causal digest input_size inputs least_steps metadata nbytes output_size output_steps "
+        ge.Model: "causal context_size contexts digest input_size inputs least_steps metadata nbytes output_size output_steps "
         "outputs path per_sequence pool run state_size stream summary vocab_size",
-        ge.Stream: "copy generate model prepare reset run state state_bytes step",
-        ge.Pool: "capacity close get_state model open prepare reset set_state state_bytes step",
+        ge.Stream: "context copy generate model prepare reset run set_context state state_bytes step",
+        ge.Pool: "capacity close get_context get_state model open prepare reset set_context set_state state_bytes step",
     }
     for kind, wanted in public.items():
         assert [name for name in dir(kind) if not name.startswith("_")] == sorted(wanted.split())

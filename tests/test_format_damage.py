@@ -342,7 +342,9 @@ def test_forged_graphs() -> None:
     assert kinds(folded) == ["Tokens", "Dense", "Gru", "Last", "Dense", "Add", "Activate", "Affine"]
     with pytest.raises(FormatError, match=r"NODES\[2\] \(GRU\): of two inputs the first is TOKENS"):
         read(edited(folded, "EDGES", 1, "node", 1))
-    with pytest.raises(FormatError, match=r"NODES\[2\] \(GRU\): of two inputs the first is TOKENS, .* three gates"):
+    with pytest.raises(
+        FormatError, match=r"NODES\[2\] \(GRU\): of two inputs the first is TOKENS or SUMS, .* three gates"
+    ):
         read(edited(folded, "NODES", 2, "reset", 3))
     with pytest.raises(FormatError, match=r"NODES\[2\] \(GRU\): input 1 is TOKENS, expected a vector"):
         read(edited(folded, "EDGES", 2, "node", 0))
@@ -408,7 +410,7 @@ def test_forged_golden_cases(monkeypatch: pytest.MonkeyPatch) -> None:
         (24, "I", 2, "flags at byte .* is 2, expected 0 or 1"),
         (24, "I", 1, "golden case 0 ends at byte"),
         (28, "I", 1, "tokens at byte .* is 1, expected 0"),
-        (60, "I", 1, "reserved_32"),
+        (60, "I", 1, "reserved_36"),
         (64, "i", -1, "golden case 0: a token is not from 0 to 6"),
         (64, "i", 7, "golden case 0: a token is not from 0 to 6"),
         (76, "i", 1, r"golden case 0: byte \d+ of the padding is 1, expected 0"),

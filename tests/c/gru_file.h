@@ -22,6 +22,7 @@ enum made_kind {
     MADE_ACTIVATION, /* INPUT -> ACTIVATION, log-softmax */
     MADE_CONCAT,     /* INPUT, GRU -> CONCAT of both and both again */
     MADE_LAST,       /* INPUT -> GRU -> LAST */
+    MADE_CONTEXT,    /* INPUT, a context -> SUMS -> REPEAT; REPEAT, INPUT -> GRU */
     MADE_KINDS
 };
 
@@ -99,7 +100,7 @@ static inline void made_gru(made *m, uint32_t width, uint32_t columns, uint32_t 
     if (columns) made_u32(r + 64, made_tensor(m, 1, width, columns, gates));
     if (vocabulary) {
         made_u32(r + 72, made_tensor(m, 2, vocabulary, width, gates));
-    } else {
+    } else if (n_inputs == 1) { /* else the first one is SUMS */
         made_u32(r + 68, made_tensor(m, 2, 1, width, gates));
     }
     made_u32(r + 76, made_tensor(m, 1, width, width, recurrent));
@@ -144,6 +145,19 @@ static inline uint32_t made_network(made *m, enum made_kind kind, uint32_t width
         const uint32_t sum[2] = {2, 0};
         made_node(m, 7, width, 2, both);
         made_node(m, 8, width, 2, sum);
+        break;
+    }
+    case MADE_CONTEXT: {
+        static const uint32_t context = 1, sums[2] = {2, 0}, begun[2] = {3, 0};
+        const uint32_t panels = (width + 15) / 16;
+        made_u32(made_node(m, 1, width, 0, NULL) + 100, 1);
+        unsigned char *r = made_node(m, 25, panels * 48, 1, &context);
+        made_u32(r + 64, made_tensor(m, 1, width, width, 3));
+        made_u32(r + 68, made_tensor(m, 2, 1, width, 3));
+        made_u32(r + 96, width);
+        made_u32(r + 100, 3);
+        made_node(m, 23, panels * 48, 2, sums);
+        made_gru(m, width, columns, 0, 2, begun, 0, 0);
         break;
     }
     case MADE_ACTIVATION: made_u32(made_node(m, 10, width, 1, &input) + 24, 65); break;

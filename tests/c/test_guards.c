@@ -55,6 +55,9 @@ static void run_guarded(const void *bytes, size_t nbytes, int at_end, gru_team *
     const guarded x = guarded_alloc(B * T * width * 4, at_end), y = guarded_alloc(n_rows * O * 4, at_end);
     const guarded workspace = guarded_alloc(workspace_nbytes, at_end), begins = guarded_alloc(B * T, at_end);
     const guarded length = guarded_alloc(sizeof lengths, at_end), values = guarded_alloc(info.state_width * 4, at_end);
+    const guarded context = guarded_alloc(info.context_width * 4, at_end),
+                  context_workspace = guarded_alloc(gru_step_workspace_nbytes(model), at_end);
+    const int has_context = info.context_width > 0;
     guarded state[B];
     float *states[B];
     random_state = 42;
@@ -66,12 +69,16 @@ static void run_guarded(const void *bytes, size_t nbytes, int at_end, gru_team *
         ((uint8_t *)begins.p)[i] = i % 4 == 1;
     }
     memcpy(length.p, lengths, sizeof lengths);
+    for (size_t k = 0; k < info.context_width; k++) ((float *)context.p)[k] = random_float();
     for (int i = 0; i < B; i++) {
         state[i] = guarded_alloc(info.state_nbytes, at_end);
         states[i] = state[i].p;
         gru_state_init(model, states[i]);
         gru_state_get(model, states[i], values.p);
         gru_state_set(model, states[i], values.p);
+        if (has_context) {
+            CHECK(gru_set_context(model, states[i], context.p, context_workspace.p) == GRU_OK, "%s", what);
+        }
     }
     gru_run_args args = {.struct_nbytes = sizeof args,
                          .n_streams = B,
@@ -87,7 +94,11 @@ static void run_guarded(const void *bytes, size_t nbytes, int at_end, gru_team *
     CHECK(gru_run(model, &args, workspace.p, workspace_nbytes) == GRU_OK, "%s", what);
     args.lengths = NULL;
     args.reset = NULL;
-    for (int i = 0; i < B; i++) gru_state_init(model, states[i]);
+    for (int i = 0; i < B; i++) {
+        gru_state_init(model, states[i]);
+        if (has_context && i == 0) gru_set_context(model, states[0], context.p, context_workspace.p);
+        CHECK(gru_copy_context(model, states[0], states[i]) == GRU_OK, "%s", what);
+    }
     memset(workspace.p, 0xff, workspace_nbytes);
     CHECK(gru_run(model, &args, workspace.p, workspace_nbytes) == GRU_OK, "%s", what);
     if (fill_wanted) memcpy(wanted, y.p, n_rows * O * 4);
@@ -98,6 +109,7 @@ static void run_guarded(const void *bytes, size_t nbytes, int at_end, gru_team *
                       out = guarded_alloc(O * 4, at_end);
         const guarded one = guarded_alloc(width * 4, at_end);
         gru_state_init(model, states[0]);
+        if (has_context) gru_set_context(model, states[0], context.p, step_workspace.p);
         for (size_t t = 0; t < T; t++) {
             memcpy(one.p, (float *)x.p + t * width, width * 4);
             CHECK(gru_prepare(model, states[0], step_workspace.p) == GRU_OK, "%s", what);
@@ -112,7 +124,7 @@ static void run_guarded(const void *bytes, size_t nbytes, int at_end, gru_team *
     gru_close(model);
     for (int i = 0; i < B; i++) guarded_free(state[i]);
     guarded_free(file), guarded_free(x), guarded_free(y), guarded_free(begins), guarded_free(length),
-        guarded_free(values);
+        guarded_free(values), guarded_free(context), guarded_free(context_workspace);
 }
 
 static void guard_pages(void) {

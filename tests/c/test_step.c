@@ -185,6 +185,10 @@ static int use(const setup *s) {
     const int32_t *token = s->info.vocabulary ? &s->token : NULL;
     int wrong = 0;
     gru_state_init(s->model, s->state);
+    if (s->info.context_width) {
+        wrong += gru_set_context(s->model, s->state, s->x, s->step_workspace) != GRU_OK;
+        wrong += gru_copy_context(s->model, s->state, s->state) != GRU_OK;
+    }
     for (int i = 0; i < 3 && s->info.causal; i++) {
         wrong += gru_step(s->model, s->state, vector, token, s->y, s->step_workspace) != GRU_OK;
         wrong += gru_prepare(s->model, s->state, s->step_workspace) != GRU_OK;
@@ -464,6 +468,70 @@ static void tokens_and_lengths(void) {
     tear_down(&s);
 }
 
+/* What a context does to a stream, and what is said without one. */
+static void contexts(void) {
+    static unsigned char file[MADE_FILE_NBYTES];
+    enum { WIDTH = 21 };
+    size_t nbytes, first, width;
+    float *states[1], y[WIDTH], other[WIDTH], given[WIDTH], again[WIDTH];
+    const char *name;
+    setup s;
+    gru_model *model = made_model(MADE_CONTEXT, WIDTH, 0, file, &nbytes);
+    if (!model) return;
+    set_up(&s, model, states);
+    float *fork = floats(s.info.state_nbytes / 4);
+    void *workspace = s.step_workspace;
+    fill(given, WIDTH);
+    CHECK(s.info.context_width == WIDTH && s.info.n_contexts == 1 && s.info.n_inputs == 1 &&
+              s.info.input_width == WIDTH && s.info.causal && !s.info.per_sequence,
+          "gru_get_info");
+    CHECK(gru_get_context(model, 0, &name, &first, &width) == GRU_OK && !*name && first == 0 && width == WIDTH, "part");
+    CHECK(gru_get_context(model, 1, &name, &first, &width) == GRU_ERROR_ARGUMENT, "there is one part");
+
+    gru_state_init(model, s.state);
+    for (int i = 0; i < 2; i++) { /* without a context nothing happens, after gru_state_set neither */
+        CHECK(gru_step(model, s.state, s.x, NULL, y, workspace) == GRU_ERROR_CONTEXT, "gru_step, %d", i);
+        CHECK(gru_prepare(model, s.state, workspace) == GRU_ERROR_CONTEXT, "gru_prepare, %d", i);
+        CHECK(gru_run(model, &s.run, s.run_workspace, s.run_nbytes) == GRU_ERROR_CONTEXT, "gru_run, %d", i);
+        CHECK(gru_state_context(model, s.state, again) == GRU_ERROR_CONTEXT, "gru_state_context, %d", i);
+        CHECK(gru_copy_context(model, s.state, fork) == GRU_ERROR_CONTEXT, "gru_copy_context, %d", i);
+        gru_set_context(model, s.state, given, workspace);
+        gru_state_get(model, s.state, y);
+        gru_state_set(model, s.state, y);
+    }
+    CHECK(gru_set_context(NULL, s.state, given, workspace) == GRU_ERROR_ARGUMENT, "no model");
+    CHECK(gru_set_context(model, NULL, given, workspace) == GRU_ERROR_ARGUMENT, "no state");
+    CHECK(gru_set_context(model, s.state, NULL, workspace) == GRU_ERROR_ARGUMENT, "no context");
+    CHECK(gru_set_context(model, s.state, given, NULL) == GRU_ERROR_ARGUMENT, "no workspace");
+
+    CHECK(gru_set_context(model, s.state, given, workspace) == GRU_OK, "gru_set_context");
+    CHECK(gru_state_context(model, s.state, again) == GRU_OK && same_bits(given, again, WIDTH), "what was given");
+    memcpy(fork, s.state, s.info.state_nbytes);
+    CHECK(gru_step(model, s.state, s.x, NULL, y, workspace) == GRU_OK, "gru_step");
+    CHECK(gru_step(model, fork, s.x, NULL, other, workspace) == GRU_OK && same_bits(y, other, WIDTH), "a fork");
+    gru_state_init(model, fork);
+    CHECK(gru_copy_context(model, s.state, fork) == GRU_OK, "gru_copy_context");
+    CHECK(gru_step(model, fork, s.x, NULL, other, workspace) == GRU_OK && same_bits(y, other, WIDTH), "a copy");
+
+    /* The same context again is not computed again: what is kept, here spoilt, stays. Another one is. */
+    float *last = fork + s.info.state_nbytes / 4 - 48; /* a panel of sums ends a block */
+    const float kept = last[0];
+    last[0] = 1e6f;
+    CHECK(gru_set_context(model, fork, given, workspace) == GRU_OK && last[0] == 1e6f, "the same again");
+    again[0] += 1;
+    CHECK(gru_set_context(model, fork, again, workspace) == GRU_OK && last[0] != 1e6f, "another one");
+    CHECK(gru_set_context(model, fork, given, workspace) == GRU_OK && same_bits(last, &kept, 1), "and back");
+    free(fork);
+    tear_down(&s);
+    model = made_model(MADE_GRU, 3, 0, file, &nbytes);
+    if (!model) return;
+    set_up(&s, model, states);
+    gru_state_init(model, s.state);
+    CHECK(gru_set_context(model, s.state, given, s.step_workspace) == GRU_ERROR_ARGUMENT, "no contexts");
+    CHECK(gru_copy_context(model, s.state, s.state) == GRU_OK, "nothing to copy");
+    tear_down(&s);
+}
+
 static void instruction_sets(void) {
     const char *used = gru_isa_used();
     CHECK(used && gru_isa_usable(used) && gru_isa_usable("generic"), "%s", used);
@@ -487,6 +555,7 @@ int main(int argc, char **argv) {
                                  {"arguments", arguments, 0},
                                  {"preparing", preparing, 0},
                                  {"tokens and lengths", tokens_and_lengths, 0},
+                                 {"contexts", contexts, 0},
                                  {"instruction sets", instruction_sets, 0}};
     return run_tests(tests, sizeof tests / sizeof tests[0]);
 }

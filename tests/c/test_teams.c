@@ -31,6 +31,11 @@ static size_t run_with_team(const gru_model *model, gru_team *team, int n_thread
     }
     const size_t nbytes = gru_run_workspace_nbytes(model, n_streams, n_steps, n_threads);
     void *workspace = malloc(nbytes);
+    for (int i = 0; i < TEAM_STREAMS && info.context_width; i++) {
+        void *scratch = malloc(gru_step_workspace_nbytes(model));
+        CHECK(gru_set_context(model, states[i], x + i, scratch) == GRU_OK, "gru_set_context");
+        free(scratch);
+    }
     memset(workspace, 0xff, nbytes);
     memset(to, 0xff, TEAM_FLOATS * sizeof *to);
     size_t done = 0;
