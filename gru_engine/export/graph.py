@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from gru_engine.activations import ActivationLike
 from gru_engine.export.common import ExportError
+from gru_engine.layers import Axis
 
 Array = npt.NDArray[Any]
 Ids = npt.NDArray[np.int64]
@@ -26,12 +27,15 @@ Ids = npt.NDArray[np.int64]
 Factor = str | int
 """``"B"`` the batch, ``"T"`` the time, ``"R"`` the time from its end to its start, or a number of features.
 
-``"T+4"`` and the like is the time with another number of steps, between a padding and the convolution that removes it.
+``"T:2:4"`` is a time axis of ceil((T - 2) / 4) steps, behind a convolution with a stride; likewise ``"R:2:1"``. ``"T+4"`` and the
+like is a time with another number of steps, between a padding and the convolution that removes it.
 """
 Dim = tuple[Factor, ...]
 """An axis: the product of its factors, the first the slowest; () is an axis of size 1."""
 
 _NAMES = {"B": "batch", "T": "time", "R": "reversed time"}
+_BEHIND = ("affine", "activation", "add", "multiply", "maximum", "minimum", "norm", "dense")
+"""Operations of single steps, which may stand between a convolution that makes more steps and what cuts them off."""
 _MOST_ROWS = 1024  # layers made of one matrix that is applied along further axes
 
 
@@ -39,10 +43,43 @@ class AxisError(ExportError):
     """An axis has another meaning than an operation needs: batch and time may have been taken for each other."""
 
 
+class SharedState(ExportError):
+    """Two GRUs have the same state."""
+
+
+def time_parts(factor: str) -> tuple[str, int]:
+    """A time axis without what padding added to it, and how many steps that is."""
+    sign = "-" if "-" in factor else "+"
+    base, _, extra = factor.partition(sign)
+    return base, int(sign + extra) if extra else 0
+
+
+def steps_axis(factor: str) -> Axis:
+    """How many steps a time axis has."""
+    _, *numbers = time_parts(factor)[0].split(":")
+    return Axis(*map(int, numbers))
+
+
+def subsampled(factor: str, lost: int, stride: int) -> str:
+    """The time axis of every ``stride``-th of the steps of another one, without ``lost`` of them."""
+    axis = steps_axis(factor).subsampled(lost, stride)
+    return factor[0] if axis == Axis() else f"{factor[0]}:{axis.lost}:{axis.stride}"
+
+
+def _size(factor: Factor, sizes: dict[str, int]) -> int:
+    if not isinstance(factor, str):
+        return factor
+    return sizes["B"] if factor == "B" else int(steps_axis(factor).count(sizes["T"])) + time_parts(factor)[1]
+
+
 def _factor_text(f: Factor) -> str:
     if not isinstance(f, str):
         return f"{f} features"
-    return _NAMES.get(f) or f"{_NAMES[f[0]]} {f[1]} {f[2:]} steps"
+    if f in _NAMES:
+        return _NAMES[f]
+    base, extra = time_parts(f)
+    axis = "" if base in _NAMES else f" of {steps_axis(f)}"
+    return f"{_NAMES[f[0]]}{axis}" + (f" {'+-'[extra < 0]} {abs(extra)} steps" if extra else "")
 
 
 def axis_text(dim: Dim) -> str:
@@ -100,7 +137,7 @@ class Tensor:
 
     def shape(self, sizes: dict[str, int]) -> tuple[int, ...]:
         """The shape where batch and time have the given sizes."""
-        return tuple(int(np.prod([sizes[f] if isinstance(f, str) else f for f in dim])) for dim in self.dims)
+        return tuple(int(np.prod([_size(f, sizes) for f in dim])) for dim in self.dims)
 
     def position(self, dim: int) -> int:
         """Which axis of ``ids`` the first features of axis ``dim`` are."""
@@ -133,18 +170,19 @@ class Tensor:
     def unpack(self, array: Array, sizes: dict[str, int]) -> Array:
         """An array with this tensor's axes as [batch, time, features], or [batch, features] where it has no time axis."""
         factors = self._factors()
-        array = array.reshape([sizes[f] if isinstance(f, str) else f for f in factors])
+        array = array.reshape([_size(f, sizes) for f in factors])
         array = array.transpose(self._canonical_order())
-        time = [sizes["T"]] * any(f in ("T", "R") for f in factors)
-        array = array.reshape([sizes["B"] if "B" in factors else 1, *time, self.ids.size])
-        return array[:, ::-1] if "R" in factors else array
+        time = [f for f in factors if isinstance(f, str) and f != "B"]
+        steps = [_size(f, sizes) for f in time]
+        array = array.reshape([sizes["B"] if "B" in factors else 1, *steps, self.ids.size])
+        return array[:, ::-1] if time and time[0][0] == "R" else array
 
     def pack(self, array: Array, sizes: dict[str, int]) -> Array:
         """The other way round."""
         factors = self._factors()
         array = array[:, ::-1] if "R" in factors else array
         order = self._canonical_order()
-        array = array.reshape([sizes[f] if isinstance(f, str) else f for f in (factors[i] for i in order)])
+        array = array.reshape([_size(factors[i], sizes) for i in order])
         return array.transpose(np.argsort(order)).reshape(self.shape(sizes))
 
     # ---- moving axes
@@ -171,7 +209,7 @@ class Tensor:
 
     def reshape(self, shape: Sequence[int], sizes: dict[str, int]) -> Tensor:
         """Another grouping of the same factors; batch and time stay whole, features may be divided."""
-        left = [(f, sizes[f] if isinstance(f, str) else f) for dim in self.dims for f in dim]
+        left = [(f, _size(f, sizes)) for dim in self.dims for f in dim]
         left.reverse()
         dims: list[list[Factor]] = []
         for size in shape:
@@ -277,7 +315,7 @@ def used_state(node: Node) -> str:
     """What is wrong with an initial state that something else than a GRU reads."""
     return (
         f"the {node.name} is used in the computation: it has no time axis, and beside inputs of every step a network has "
-        "initial states of GRUs only"
+        "initial states of GRUs and of loops only"
     )
 
 
@@ -312,7 +350,9 @@ class Graph:
                 raise ExportError(
                     "tokens are used as numbers; they can only be looked up in a table or made one-hot vectors"
                 )
-            if node.options.get("kind") in ("padded", "stretched"):
+            if node.options.get("kind") == "padded" or (
+                node.options.get("kind") in ("stretched", "behind") and operation not in (*_BEHIND, "intermediate")
+            ):
                 raise ExportError(node.options["refusal"])
             if node.operation == "state" and not node.options.get("open"):
                 raise ExportError(used_state(node))
@@ -321,6 +361,9 @@ class Graph:
             raise AxisError("values of single time steps and a value of a whole sequence meet in one operation")
         first = self._starts[-1] + self.nodes[-1].width if self.nodes else 0
         node = Node(operation, inputs, first, width, ends == {True}, self.name, **content)
+        behind = [n for n in used if n.options.get("kind") in ("stretched", "behind")]
+        if behind and operation in _BEHIND:  # may be computed once the number of steps is right again
+            node.options = {**node.options, "kind": "behind", "refusal": behind[0].options["refusal"]}
         self.nodes.append(node)
         self._starts.append(first)
         return node
@@ -328,6 +371,10 @@ class Graph:
     def node_of(self, t: Tensor) -> Node:
         """The node whose output the first feature of a tensor is."""
         return self.nodes[int(self.node_numbers(t.ids.reshape(-1)[:1])[0])]
+
+    def forget(self, since: int) -> None:
+        """The nodes from number ``since`` on are no more."""
+        del self.nodes[since:], self._starts[since:]
 
     # ---- sources
 
@@ -340,6 +387,43 @@ class Graph:
         node = self.new_node(operation, [], int(np.prod(shape)))
         node.name = name
         return Tensor.of(dims, node.ids.reshape(shape))
+
+    def carried(self, dims: Sequence[Dim], name: str, initial: Array | None, argument: Ids | None) -> Tensor:
+        """A state of a loop: what ``feed`` says it was at the step before, at first ``initial`` or an ``argument`` of the model."""
+        t = self.source("state", dims, name)
+        options = self.nodes[-1].options
+        options.update(open=True, initial=np.zeros(t.ids.size, np.float32) if initial is None else initial)
+        if argument is not None:
+            options["argument"] = argument.reshape(-1).tolist()
+        return t
+
+    def feed(self, state: Ids, value: Ids) -> None:
+        """Features of states are what ``value`` was at the step before."""
+        for id, source in zip(state.reshape(-1).tolist(), value.reshape(-1).tolist()):
+            node = self.nodes[int(self.node_numbers(np.array([id]))[0])]
+            fed = node.options.setdefault("fed", np.full(node.width, -1))
+            fed[id - node.first] = source
+
+    def ancestors(self, ids: Ids, since: int = 0) -> set[int]:
+        """The ids from which these ones are made, and these ones; only those of nodes from number ``since`` on are followed."""
+        found: set[int] = set()
+        seen: set[int] = set()  # numbers of nodes all of whose inputs were entered
+        waiting = set(ids.reshape(-1).tolist())
+        while waiting:
+            found |= waiting
+            now = np.array(sorted(waiting), np.int64)
+            numbers, read = self.node_numbers(now), set()
+            for number in np.unique(numbers[numbers >= since]).tolist():
+                node = self.nodes[number]
+                whole = node.operation not in ("affine", "activation", "add", "multiply") or (
+                    node.options.get("activation") in ("softmax", "log_softmax")
+                )
+                for inputs in () if number in seen else node.inputs:
+                    read.update((inputs if whole else inputs[now[numbers == number] - node.first]).tolist())
+                if whole:
+                    seen.add(number)
+            waiting = read - found
+        return found
 
     def is_tokens(self, t: Tensor) -> bool:
         """Whether a tensor is the input tokens, whatever its axes."""
@@ -391,10 +475,12 @@ class Graph:
         if node.per_sequence:
             raise ExportError("a GRU reads a value of a whole sequence")
         if state is not None:
-            used = {id for n in self.nodes if n is not node for id in n.options.get("state", ())}
+            carried = any("initial" in self.nodes[n].options for n in np.unique(self.node_numbers(state)))
+            kind = "carried" if carried else "state"  # of a loop that is being followed; an argument of the model
+            used = {id for n in self.nodes if n is not node for id in n.options.get(kind, ())}
             if not used.isdisjoint(state.tolist()):
-                raise ExportError("two GRUs start from the same state: each layer of a network has a state of its own")
-            node.options = {**options, "state": state.tolist()}
+                raise SharedState("two GRUs start from the same state: each layer of a network has a state of its own")
+            node.options = {**options, kind: state.tolist()}
         return node
 
     def cell(
@@ -420,6 +506,34 @@ class Graph:
         ids[order] = node.ids
         return Tensor(first.dims, ids.reshape(first.ids.shape))
 
+    def broadcast(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Like the function of this name; a value of a whole sequence is repeated over the time axis of the other one."""
+        rank = max(a.rank, b.rank)
+        a, b = (Tensor(((),) * (rank - t.rank) + t.dims, t.ids) for t in (a, b))
+        for dim in range(rank):
+            if a.dims[dim] != b.dims[dim] and () in (a.dims[dim], b.dims[dim]):
+                a, b = self.repeated(a, dim, b), self.repeated(b, dim, a)
+        return broadcast(a, b)
+
+    def repeated(self, t: Tensor, dim: int, like: Tensor) -> Tensor:
+        """If axis ``dim``, which has size 1, is the time of another tensor, a value of a whole sequence at each of its steps."""
+        axis = like.dims[dim]
+        factor = axis[0] if len(axis) == 1 else 0
+        if t.dims[dim] or not isinstance(factor, str) or factor == "B" or time_parts(factor)[1]:
+            return t
+        numbers = np.unique(self.node_numbers(t.ids.reshape(-1)))
+        if not all(self.nodes[n].per_sequence for n in numbers):
+            return t
+        steps = like.ids.reshape(-1)[0]
+        if self.nodes[int(self.node_numbers(np.array([steps]))[0])].operation == "tokens":
+            raise ExportError("a value of a whole sequence is repeated for as many steps as there are tokens")
+        order = np.argsort(t.ids, axis=None, kind="stable")
+        node = self.new_node("repeat", [t.ids.reshape(-1)[order]], t.ids.size, options={"like": int(steps)})
+        node.per_sequence = False
+        ids = np.empty(t.ids.size, np.int64)
+        ids[order] = node.ids
+        return Tensor((*t.dims[:dim], axis, *t.dims[dim + 1 :]), ids.reshape(t.ids.shape))
+
     def affine(self, t: Tensor, scale: npt.ArrayLike, shift: npt.ArrayLike) -> Tensor:
         """``a * scale + shift``; both broadcast to ``t.ids``."""
         return self.pointwise("affine", [t], {"scale": np.asarray(scale), "shift": np.asarray(shift)})
@@ -430,15 +544,15 @@ class Graph:
 
     def add(self, a: Tensor, b: Tensor) -> Tensor:
         """``a + b``, broadcast."""
-        return self.pointwise("add", broadcast(a, b), {})
+        return self.pointwise("add", self.broadcast(a, b), {})
 
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         """``a * b``, broadcast."""
-        return self.pointwise("multiply", broadcast(a, b), {})
+        return self.pointwise("multiply", self.broadcast(a, b), {})
 
     def extremum(self, a: Tensor, b: Tensor, largest: bool) -> Tensor:
         """The larger, or the smaller, of a and b, broadcast."""
-        return self.pointwise("maximum" if largest else "minimum", broadcast(a, b), {})
+        return self.pointwise("maximum" if largest else "minimum", self.broadcast(a, b), {})
 
     def softmax(self, t: Tensor, dim: int, log: bool) -> Tensor:
         """Softmax or log-softmax along an axis of features."""
@@ -497,21 +611,23 @@ class Graph:
 
     def flip(self, t: Tensor, dim: int) -> Tensor:
         """The other way round along an axis."""
-        other: dict[Dim, Dim] = {("T",): ("R",), ("R",): ("T",)}
-        if t.dims[dim] in other:
-            return Tensor((*t.dims[:dim], other[t.dims[dim]], *t.dims[dim + 1 :]), t.ids)
+        if len(t.dims[dim]) == 1 and isinstance(t.dims[dim][0], str) and t.dims[dim] != ("B",):
+            factor = str(t.dims[dim][0])
+            turned: Dim = (("R" if factor[0] == "T" else "T") + factor[1:],)
+            return Tensor((*t.dims[:dim], turned, *t.dims[dim + 1 :]), t.ids)
         return t.take(dim, slice(None, None, -1))
 
     def end(self, t: Tensor, dim: int, index: int, size: int) -> Tensor:
         """The value at the last or the first step of the time axis ``dim``, whose example size is ``size``."""
-        if t.dims[dim] not in (("T",), ("R",)):
+        factor = t.dims[dim][0] if len(t.dims[dim]) == 1 else 0
+        if not isinstance(factor, str) or factor == "B" or time_parts(factor)[1]:
             raise AxisError(f"one row of the axis {axis_text(t.dims[dim])} of {t} is read by itself")
         if index not in (0, -1, size - 1):
             raise ExportError(
                 f"time step {index} is read by itself; only the last and the first step of a sequence can be "
                 "(of a loop over time, export the loop's body: a module with forward(x, h) -> (y, h))"
             )
-        last = (index != 0) == (t.dims[dim] == ("T",))
+        last = (index != 0) == (factor[0] == "T")
         return Tensor((*t.dims[:dim], *t.dims[dim + 1 :]), self.ends(t.ids, "last" if last else "first"))
 
     def ends(self, ids: Ids, operation: str) -> Ids:

@@ -64,16 +64,40 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """The network, and for each of its GRUs the graph's node and where its hidden state starts in the network's state."""
+    """The network, and where the hidden state of each of its GRUs, and each state, starts in the network's state.
+
+    Both are by the graph's node.
+    """
 
     network: Network
     grus: list[tuple[Node, int]]
+    states: list[tuple[Node, int]]
 
 
 class _Lowering:
     def __init__(self, graph: Graph):
         self.graph = graph
         self.nodes = graph.nodes
+        self.looped = self._in_loops()
+
+    def _in_loops(self) -> set[int]:
+        """The numbers of the nodes between states and what feeds them: each of their steps is computed in any case."""
+        behind: set[int] = set()
+        fed: list[Ids] = []
+        for number, node in enumerate(self.nodes):
+            if node.operation == "state" and "fed" in node.options:
+                behind.add(number)
+                fed.append(node.options["fed"][node.options["fed"] >= 0])
+            elif any(not behind.isdisjoint(self.graph.node_numbers(ids).tolist()) for ids in node.inputs):
+                behind.add(number)
+        if not behind:
+            return behind
+        before, waiting = set(), set(self.graph.node_numbers(np.concatenate(fed)).tolist())
+        while waiting:
+            before |= waiting
+            read = [self.graph.node_numbers(ids) for number in waiting for ids in self.nodes[number].inputs]
+            waiting = set(np.unique(np.concatenate([np.zeros(0, np.int64), *read])).tolist()) - before
+        return behind & before
 
     # ---- which parts hold given ids
 
@@ -94,7 +118,7 @@ class _Lowering:
         """Whether a node cannot be cut into smaller nodes."""
         whole = ("softmax", "log_softmax")
         return (
-            node.operation not in (*_POINTWISE, *_POOLING, "dense", "embedding")
+            node.operation not in (*_POINTWISE, *_POOLING, "dense", "embedding", "repeat", "subsample", "delay")
             or node.options.get("activation") in whole
         )
 
@@ -148,9 +172,10 @@ class _Lowering:
             if key.end:
                 return Step(key.end, [[self._full(key.node, "")]], "")
             return Step(node.operation, [], node.name, options={**node.options, "width": node.width})
-        if node.operation == "intermediate":
+        if node.operation == "intermediate" or node.options.get("kind") == "behind":
             raise ExportError(node.options["refusal"] + (f" (in {node.name!r})" if node.name else ""))
-        if node.operation in ("gru", "cell", "embedding", "one_hot", "conv1d") and key.end:
+        whole = ("gru", "cell", "embedding", "one_hot", "conv1d", "state", "subsample", "delay", "repeat", "attention")
+        if key.end and (node.operation in whole or key.node in self.looped):
             return Step(key.end, [[Part(key.node, "", key.start, key.stop)]], "")
         cut = slice(key.start, key.stop)
         if node.operation in _POINTWISE:
@@ -180,14 +205,29 @@ class _Lowering:
             sources, W = self._matrix(node.inputs[0], node.arrays["W"][cut], key.end)
             bias = {"b": node.arrays["b"][cut]} if "b" in node.arrays else {}
             return Step("dense", [sources], node.name, {"W": W, **bias})
+        if node.operation == "repeat":
+            like = self.parts(np.array([node.options["like"]]), "")
+            whole = [self._full(part.node, part.end) if isinstance(part, Part) else part for part in like]
+            return Step("repeat", [self.parts(node.inputs[0][cut], key.end), list(whole)], node.name)
+        if node.operation in ("subsample", "delay"):
+            return Step(node.operation, [self.parts(node.inputs[0][cut], "")], node.name, options=node.options)
         if node.operation in _POOLING:
             return Step(node.operation, [self.parts(node.inputs[0][cut], "")], node.name)
-        if node.operation in ("norm", "conv1d", "attend"):
+        if node.operation in ("norm", "conv1d", "attend", "attention"):
             inputs = [self.parts(ids, key.end) for ids in node.inputs]
             return Step(node.operation, inputs, node.name, node.arrays, node.options)
         if node.operation == "state":
-            raise ExportError(used_state(node))
+            return self._state(node)
         raise AssertionError(node.operation)
+
+    def _state(self, node: Node) -> Step:
+        """The step of a state that the network computes with: its second input is what feeds it, at the step before."""
+        fed = node.options.get("fed")
+        if fed is None or (fed < 0).any():
+            raise ExportError(used_state(node))
+        initial = node.options.get("initial")
+        arrays = {} if initial is None else {"initial": initial}
+        return Step("state", [], "", arrays, {"width": node.width, "fed": self.parts(fed, "")})
 
     def _matrix(self, ids: Ids, W: Array, end: str) -> tuple[list[Key], Array]:
         """The parts that a matrix reads, and the matrix with its columns where they stand in them."""
@@ -220,7 +260,7 @@ class _Lowering:
             key = waiting.pop()
             if key not in steps:
                 steps[key] = self.build(key)
-                waiting += [k for keys in steps[key].inputs for k in keys]
+                waiting += [k for keys in steps[key].inputs for k in keys] + steps[key].options.get("fed", [])
         return dict(sorted(steps.items(), key=lambda item: self.order(item[0])))
 
 
@@ -235,6 +275,7 @@ def _fuse(steps: dict[Key, Step], outputs: Iterable[list[Key]]) -> dict[Key, Ste
     """Scales and activations moved into the dense layer before them where nothing else reads that."""
     uses = Counter(key for step in steps.values() for keys in step.inputs for key in keys)
     uses.update(key for keys in outputs for key in keys)
+    uses.update(key for step in steps.values() for key in step.options.get("fed", ()))
     fused = dict(steps)
     for key, step in steps.items():
         if step.operation not in ("affine", "activation") or len(step.inputs[0]) != 1:
@@ -286,6 +327,8 @@ def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
         name = step.name or None
         if step.operation == "input":
             values[key] = net.input(options["width"], name=name)
+        elif step.operation == "state":
+            values[key] = net.state(options["width"], arrays.get("initial"), name=name)
         elif step.operation == "tokens":
             if "vocabulary" not in options:
                 raise ExportError(
@@ -297,6 +340,12 @@ def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
             values[key] = net.activation(inputs[0], options["activation"], name=name)
         elif step.operation == "cell":
             values[key] = getattr(cells, options.pop("function"))(net, *inputs, **arrays, **options, name=name)
+        elif step.operation == "repeat":
+            values[key] = net.repeat(inputs[0], like=inputs[1], name=name)
+        elif step.operation == "delay":
+            span = options["steps"]
+            window = net.window(inputs[0], 2, span)
+            values[key] = net.slice(window, 0, window.width // 2, name=name)
         elif step.operation == "norm":
             rms = options.pop("rms")
             if rms:
@@ -304,6 +353,9 @@ def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
             values[key] = getattr(net, "rms_norm" if rms else "layer_norm")(*inputs, **arrays, **options, name=name)
         else:
             values[key] = getattr(net, step.operation)(*inputs, **arrays, **options, name=name)
+    for key, step in steps.items():
+        if step.operation == "state":
+            net.feed(values[key], [values[k] for k in step.options["fed"]])
     return net, values
 
 
@@ -329,10 +381,11 @@ def lower(graph: Graph, outputs: list[tuple[str | None, Ids]]) -> Lowered:
     net, values = _emit(_fuse(steps, keys))
     for (name, _), parts in zip(outputs, keys):
         net.output([values[key] for key in parts], name)
-    starts = np.cumsum([0] + [len(layer.initial_state) for layer in net.layers])  # every step is needed, none is pruned
-    grus = [
-        (graph.nodes[key.node], int(starts[values[key].index]))
-        for key, step in steps.items()
-        if isinstance(key, Part) and step.operation == "gru"
-    ]
-    return Lowered(net, grus)
+    starts, start = {}, 0
+    for index in net._reached_indices():  # the order of a network's state
+        starts[index], start = start, start + len(net.layers[index].initial_state)
+    found: dict[str, list[tuple[Node, int]]] = {"gru": [], "state": []}
+    for key, step in steps.items():
+        if isinstance(key, Part) and step.operation in found:
+            found[step.operation].append((graph.nodes[key.node], starts[values[key].index]))
+    return Lowered(net, found["gru"], found["state"])

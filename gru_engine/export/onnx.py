@@ -86,7 +86,7 @@ def trace(model: Any, *, axes: Axes = None, outputs: Sequence[int | str] | None 
     chosen = selected(outputs, [output.name for output in record.model.graph.output])
     if isinstance(axes, Mapping):
         named_axes(axes, [argument.name for argument in record.arguments])
-        return _Task(record, chosen, list(axes)).trace_as(dict(axes))
+        return _said(_Task(record, chosen, list(axes)), dict(axes))
     errors: list[ExportError] = []
     for inputs in (*_possible_inputs(record), None):
         try:
@@ -98,8 +98,45 @@ def trace(model: Any, *, axes: Axes = None, outputs: Sequence[int | str] | None 
                     errors.append(error)
         except ExportError as error:
             errors.append(error)
+    found = [traced for inputs in _possible_inputs(record) for traced in _steps(record, chosen, inputs, axes, errors)]
+    if len(found) > 1:
+        raise ExportError(
+            "which of the inputs of a model of one time step is the state is not certain: more than one could be, because values "
+            "with the same axes are returned; say it with axes= for each input"
+        )
+    if found:
+        return found[0]
     # Of all guesses at the axes the one that came furthest was most likely right; at a tie, one that the axes fitted.
     raise max(errors, key=lambda error: (error.progress, not isinstance(error, AxisError)))
+
+
+def _said(task: _Task, reading: dict[str, str]) -> Traced:
+    """The model with the meanings of its inputs' axes that the caller knows."""
+    try:
+        return task.trace_as(reading)
+    except ExportError:
+        if not task.written:
+            raise
+    try:
+        return task.trace_as(reading, generic=True)
+    except ExportError:
+        return task.trace_as(reading, generic=True, elementary=True)
+
+
+def _steps(
+    record: Record, chosen: list[int] | None, inputs: list[str], axes: str | None, errors: list[ExportError]
+) -> Iterator[Traced]:
+    """A model of one time step of this input as a network, where other inputs are states of any kind."""
+    try:
+        task = _Task(record, chosen, inputs)
+        for reading, elementary in itertools.product(task.readings(axes), (False, True)):
+            try:
+                yield task.trace_as(reading, generic=True, elementary=elementary)
+                return
+            except ExportError as error:
+                errors.append(error)
+    except ExportError as error:
+        errors.append(error)
 
 
 def _possible_inputs(record: Record) -> list[list[str]]:
@@ -237,8 +274,11 @@ class _Task:
         shape = [size if isinstance(n, str) else n for n in argument.shape]
         return state_dims(shape, None if batch is None else size)
 
-    def trace_as(self, reading: dict[str, str]) -> Traced:
-        """Follow the model with one meaning of the inputs' axes."""
+    def trace_as(self, reading: dict[str, str], generic: bool = False, elementary: bool = False) -> Traced:
+        """Follow the model with one meaning of the inputs' axes.
+
+        With ``generic`` states may be others than those of GRUs; ``elementary`` as of ``Context``.
+        """
         layout, fixed = reading[self.inputs[0].name], self._fixed(reading)
         sizes = {**example_sizes(self.record.numbers(), [c for c in layout if c in "BT"]), **fixed}
         sizes["R"] = sizes["T"]
@@ -252,11 +292,11 @@ class _Task:
                 title = f"input {argument.name!r}, of shape {list(argument.shape)},"
                 places[argument.name] = graph.source("state", self._state_dims(layout, argument), title)
                 if argument.name in self.written:
-                    graph.nodes[-1].options["open"] = True
+                    graph.nodes[-1].options.update(open=True, argument=graph.nodes[-1].ids.tolist())
             elif argument.name in self.lengths:
                 places[argument.name] = LENGTHS
         written = [place for n, place in places.items() if n in self.written]
-        returned, context = self.record.follow(graph, places, sizes, written)
+        returned, context = self.record.follow(graph, places, sizes, written, elementary)
         try:
             _check_lengths(context)
             names = [output.name for output in self.record.model.graph.output]
@@ -267,7 +307,7 @@ class _Task:
                 for argument in doubtful if len(self.inputs) > 1 else ():
                     chooser.check_no_state(places[argument.name], f"input {argument}")
             try:
-                network, fields = chooser.lowered(names, self.outputs)
+                network, fields = chooser.lowered(names, self.outputs, generic)
             except ExportError:
                 raise
             except ValueError as error:  # of Network, about weights that are not finite
@@ -276,14 +316,8 @@ class _Task:
             result.check()
             return result
         except ExportError as error:
-            if self.written:
-                named = ", ".join(map(repr, sorted(self.written)))
-                error = ExportError(
-                    f"{error}; {named} would have to be the state of a GRU cell that is written out in elementary operators "
-                    "(if it is an input, say so with axes= for each input)"
-                )
             error.progress = math.inf  # the whole model was followed
-            raise error from None
+            raise
 
 
 def _check_lengths(c: Context) -> None:

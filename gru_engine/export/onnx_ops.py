@@ -18,7 +18,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from gru_engine.export import graph as symbolic
-from gru_engine.export import onnx_gru, operations
+from gru_engine.export import onnx_gru, operations, over_time
 from gru_engine.export.common import Array, ExportError
 from gru_engine.export.graph import AxisError, Tensor, axis_text, is_features
 from gru_engine.export.operations import all_variable, variable
@@ -320,10 +320,12 @@ def _matmul(c: Context, call: Call) -> Any:
         return operations.matrix_product(c, a, b)
     left = isinstance(a, np.ndarray)
     t, M = (b, plain(a)) if left else (a, plain(b))
-    if M.ndim > 2:
-        if math.prod(M.shape[:-2]) != 1 or M.ndim > t.rank:
-            raise ExportError("a product with a stack of matrices is not supported")
+    if M.ndim > 2 and math.prod(M.shape[:-2]) == 1 and M.ndim <= t.rank:
         M = M.reshape(M.shape[-2:])
+    elif M.ndim > 2 and not left:
+        return operations.stacked_product(c, t, M)
+    elif M.ndim > 2:
+        raise ExportError("a product with a stack of matrices on the left is not supported")
     if M.ndim == 1:
         axis = t.rank - 2 if left and t.rank > 1 else t.rank - 1
         product = c.graph.dense(t.permute([*(i for i in range(t.rank) if i != axis), axis]), M[np.newaxis])
@@ -377,7 +379,7 @@ def _gru(c: Context, call: Call) -> Any:
     layers = onnx_gru.directions(W, R, B, call.attributes)
     batch_first = bool(call.attributes.get("layout", 0))
     b, t = (0, 1) if batch_first else (1, 0)
-    if x.rank != 3 or x.dims[b] not in ((), ("B",)) or x.dims[t] not in ((), ("T",), ("R",)):
+    if x.rank != 3 or x.dims[b] not in ((), ("B",)) or not (x.dims[t] == () or over_time.is_steps(x.dims[t])):
         wanted = "[batch, time, features]" if batch_first else "[time, batch, features]"
         raise AxisError(f"with layout={int(batch_first)} it reads {wanted}, but its input is {x}")
     lengths = call.input(4)
@@ -411,7 +413,7 @@ def _gru(c: Context, call: Call) -> Any:
         arrays, initial = layer.arrays, h0[number]
         if initial is not None:
             arrays = {**arrays, "h0": initial}
-        reverse = layer.reverse != (x.dims[t] == ("R",))
+        reverse = layer.reverse != over_time.goes_back(x.dims[t])
         options = {**layer.options, "direction": "reverse" if reverse else "forward"}
         name = call.name + "_reverse" * (number == 1)
         node = c.graph.gru(features, arrays, options, states[number], name)

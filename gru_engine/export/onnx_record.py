@@ -178,7 +178,12 @@ class Record:
     # ---- following
 
     def follow(
-        self, graph: Graph, inputs: dict[str, Any], sizes: dict[str, int], states: Sequence[Tensor] = ()
+        self,
+        graph: Graph,
+        inputs: dict[str, Any],
+        sizes: dict[str, int],
+        states: Sequence[Tensor] = (),
+        elementary: bool = False,
     ) -> tuple[list[Any], Context]:
         """Do to symbolic tensors what the model does.
 
@@ -192,6 +197,8 @@ class Record:
             The sizes of batch and time.
         states : sequence of Tensor
             Those of the arguments that are states of cells that are written out.
+        elementary : bool
+            As of ``Context``.
 
         Returns
         -------
@@ -204,7 +211,7 @@ class Record:
         ExportError
             Naming the node. Its attribute ``progress`` tells how many went well.
         """
-        context = Context(graph, sizes, states=list(states))
+        context = Context(graph, sizes, states=list(states), elementary=elementary)
         values = {**self.constants, **inputs}
         for progress, node in enumerate(self.nodes):
             try:
@@ -253,7 +260,7 @@ class Record:
         else:
             results = HANDLERS[call.op](c, call)
         results = results if isinstance(results, list) else [results]
-        if c.states and call.op in ("Add", "Sub", "Sum"):
+        if c.states and not c.elementary and call.op in ("Add", "Sub", "Sum"):
             results = [cell(c.graph, results[0], c.states, node.name) or results[0]]
         values.update((name, result) for name, result in zip(node.output, results) if name)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gru_engine.export import operations, over_time
+from gru_engine.export import operations, over_time, planes
 from gru_engine.export.common import ExportError
-from gru_engine.export.graph import AxisError, axis_text, is_features
+from gru_engine.export.graph import axis_text, is_features
 from gru_engine.export.onnx_ops import Call, Context, axes_of, handles, plain
 from gru_engine.export.operations import variable
 
@@ -22,27 +22,21 @@ def _conv(c: Context, call: Call) -> Any:
     W = call.constant(1, "the kernel")
     b = None if call.input(2) is None else call.constant(2, "the bias")
     spatial = W.ndim - 2
-    times = [axis for axis in range(spatial) if t.rank == spatial + 2 and t.dims[2 + axis]]
-    if len(times) != 1:
-        raise AxisError(f"a convolution with the kernel {list(W.shape)} reads {t}, expected [batch, channels, time]")
-    (time,) = times
     ones = [1] * spatial
-    dilations, strides = call.attributes.get("dilations", ones), call.attributes.get("strides", ones)
-    pads = _pads(call, W.shape[2:], dilations)
-    for axis in range(spatial):
-        if axis != time and (W.shape[2 + axis] != 1 or pads[axis] != (0, 0)):
-            raise AxisError(f"a convolution is along axis {2 + axis} of {t}, {axis_text(t.dims[2 + axis])}")
-    return over_time.conv1d(
-        c.graph, c.sizes, t, W.reshape(*W.shape[:2], W.shape[2 + time]), b, channels=1, time=2 + time, padding=pads[time],
-        dilation=int(dilations[time]), groups=int(call.attributes.get("group", 1)), stride=int(strides[time]),
+    dilations, strides = ([int(n) for n in call.attributes.get(name, ones)] for name in ("dilations", "strides"))
+    return planes.convolution(
+        c, t, W, b, padding=_pads(call, W.shape[2:], dilations, strides), dilation=dilations, stride=strides,
+        groups=int(call.attributes.get("group", 1)),
     )  # fmt: skip
 
 
-def _pads(call: Call, kernel: Any, dilations: Any) -> list[tuple[int, int]]:
+def _pads(call: Call, kernel: Any, dilations: Any, strides: Any) -> list[tuple[int, int]]:
     """Zeros before and behind each spatial axis."""
     given = call.attributes.get("auto_pad", "NOTSET")
     auto = given.decode() if isinstance(given, bytes) else given
     spans = [(int(n) - 1) * int(d) for n, d in zip(kernel, dilations)]
+    if auto in ("SAME_UPPER", "SAME_LOWER") and any(stride != 1 for stride in strides):
+        raise ExportError(f"with a stride, auto_pad {auto} depends on the number of steps; pads must be numbers")
     if auto == "SAME_UPPER":
         return [(span // 2, span - span // 2) for span in spans]
     if auto == "SAME_LOWER":
@@ -68,9 +62,27 @@ def _pad(c: Context, call: Call) -> Any:
             raise ExportError(f"padding with {value:g} is not supported, only zeros")
         if is_features(t.dims[axis]) and left <= 0 and right <= 0:
             t = operations.sliced(c, t, axis, slice(-left, right or None))
+        elif is_features(t.dims[axis]) and (left or right):
+            raise ExportError(f"axis {axis} of {t}, {axis_text(t.dims[axis])}, is padded by itself, not by a convolution")
         elif left or right:
             t = over_time.padded(c.graph, c.sizes, t, axis, int(left), int(right))
     return t
+
+
+@handles("AveragePool", "MaxPool")
+def _pool(c: Context, call: Call) -> Any:
+    t = variable(call.inputs[0], "the value")
+    kernel = [int(n) for n in call.attributes["kernel_shape"]]
+    ones = [1] * len(kernel)
+    dilations, strides = ([int(n) for n in call.attributes.get(name, ones)] for name in ("dilations", "strides"))
+    pads = _pads(call, kernel, dilations, strides)
+    if call.attributes.get("ceil_mode"):
+        raise ExportError("pooling with ceil_mode is not supported")
+    if call.op == "MaxPool":
+        return [planes.largest_pool(c, t, kernel, strides, pads, dilations)] + [None] * (call.outputs - 1)
+    if any(d != 1 for d in dilations) or (any(map(any, pads)) and not call.attributes.get("count_include_pad")):
+        raise ExportError("a mean over windows with dilation, or with padding that is not counted, is not supported")
+    return planes.mean_pool(c, t, kernel, strides, pads)
 
 
 # ---- one value per sequence

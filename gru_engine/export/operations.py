@@ -7,6 +7,7 @@ that the engine does not have by itself but that are exactly made of others. Con
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,8 @@ class Context:
     """The graph in the making, and the example sizes of batch and time.
 
     ``absolute`` and ``one_more`` remember, by their ids, which tensors are abs(x) and abs(x) + 1 of which x; ``written`` what
-    belongs to a layer normalisation that is written out. ``states`` are those of GRU cells that may be written out.
+    belongs to a layer normalisation that is written out. ``states`` are those of GRU cells that may be written out; with ``elementary`` GRU cells are
+    not made nodes of their own, but of elementary operations, because their state is not simply what they return.
     """
 
     graph: Graph
@@ -51,6 +53,16 @@ class Context:
     one_more: dict[bytes, Tensor] = field(default_factory=dict)
     written: norms.Written = field(default_factory=dict)
     states: list[Tensor] = field(default_factory=list)
+    elementary: bool = False
+
+    def snapshot(self) -> Any:
+        """What ``restore`` needs to forget all that comes from here on."""
+        return len(self.graph.nodes), dict(self.absolute), dict(self.one_more), dict(self.written)
+
+    def restore(self, snapshot: Any) -> None:
+        """Forget what was done since the snapshot."""
+        nodes, self.absolute, self.one_more, self.written = snapshot
+        self.graph.forget(nodes)
 
 
 def axis_of(t: Tensor, dim: int) -> int:
@@ -165,14 +177,7 @@ def einsum(c: Context, equation: str, factors: Sequence[Any]) -> Tensor:
     (first, of_first), (second, of_second) = ordered
     summed = [letter for letter in dict.fromkeys(of_first + of_second) if letter not in result]
     if not isinstance(second, Tensor):
-        kept = [letter for letter in of_second if letter in result]
-        if len(summed) != 1 or len(kept) != 1 or kept[0] in of_first or set(of_second) != {*summed, *kept}:
-            raise ExportError(f"the sum {equation!r} with a constant is no product with a matrix")
-        others = [letter for letter in of_first if letter not in summed]
-        t = first.permute([of_first.index(letter) for letter in [*others, *summed]])
-        W = np.asarray(second).transpose([of_second.index(letter) for letter in (*kept, *summed)])
-        made = [*others, *kept]
-        return c.graph.dense(t, W).permute([made.index(letter) for letter in result])
+        return _with_constant(c, equation, first, of_first, np.asarray(second), of_second, result)
     axes = [*result, *summed]
     one, other = (_with_axes(t, of, axes) for t, of in ((first, of_first), (second, of_second)))
     if not summed:
@@ -181,6 +186,54 @@ def einsum(c: Context, equation: str, factors: Sequence[Any]) -> Tensor:
         raise ExportError(f"the sum {equation!r} is not supported for factors that depend on the input: only over time, of a "
                           "softmax over time and values (attention pooling)")  # fmt: skip
     return over_time.weighted_sum(c.graph, one, other, len(axes) - 1)
+
+
+def _with_constant(
+    c: Context, equation: str, t: Tensor, letters: str, constant: Array, of_constant: str, result: str
+) -> Tensor:
+    """The sum of a tensor and a constant: products with matrices, one for each place of the axes that both have."""
+    summed = [x for x in of_constant if x not in result]
+    shared = [x for x in of_constant if x in result and x in letters]
+    kept = [x for x in of_constant if x in result and x not in letters]
+    others = [x for x in letters if x in result and x not in shared]
+    if not kept and not summed:
+        return affine(c, _with_axes(t, letters, result), _array_with_axes(constant, of_constant, result), 0.0)
+    if any(x not in result and x not in summed for x in letters) or any(x not in letters for x in summed):
+        raise ExportError(f"the sum {equation!r} with a constant is no product with matrices")
+    sizes = dict(zip(of_constant, constant.shape))
+    W = constant.transpose([of_constant.index(x) for x in (*shared, *kept, *summed)])
+    W = W.reshape(math.prod(sizes[x] for x in shared), -1, math.prod(sizes[x] for x in summed))
+    t = t.permute([letters.index(x) for x in (*others, *shared, *summed)])
+    shape = t.shape(c.sizes)[: len(others)]
+    for x, dim in zip((*shared, *summed), t.dims[len(others) :]):
+        if not is_features(dim):
+            raise AxisError(f"the sum {equation!r} with a constant is over {x!r}, the {axis_text(dim)} axis of {t}")
+    t = t.reshape([*shape, len(W), W.shape[2]], c.sizes)
+    parts = [c.graph.dense(t.select(len(others), i), W[i]).unsqueeze(len(others)) for i in range(len(W))]
+    made = cat(parts, len(others)).reshape([*shape, *(sizes[x] for x in (*shared, *kept))], c.sizes)
+    axes = [*others, *shared, *kept]
+    return made.permute([axes.index(x) for x in result])
+
+
+def _array_with_axes(array: Array, letters: str, axes: Sequence[str]) -> Array:
+    array = array.transpose([letters.index(x) for x in axes if x in letters])
+    shape = iter(array.shape)
+    return array.reshape([next(shape) if x in letters else 1 for x in axes])
+
+
+def stacked_product(c: Context, t: Tensor, stack: Array) -> Tensor:
+    """``t @ stack``: a matrix for each place of some axes of features; axes are matched from the end."""
+    names = [chr(ord("a") + i) for i in range(max(t.rank, stack.ndim))]
+    of_t, of_stack = names[len(names) - t.rank :], names[len(names) - stack.ndim :]
+    kept = [i for i, n in enumerate(stack.shape) if n > 1 or i >= stack.ndim - 2]
+    missing = [of_stack[i] for i in kept[:-2] if of_stack[i] not in of_t or not t.dims[of_t.index(of_stack[i])]]
+    if missing or t.rank < 2:
+        raise ExportError(f"a product of {t} with a stack of matrices of the shape {list(stack.shape)} is not supported")
+    array = stack.reshape([stack.shape[i] for i in kept])
+    constant = "".join([of_stack[i] for i in kept[:-2]] + [of_t[-1], "z"])
+    result = "".join(of_t[:-1] + ["z"])
+    equation = f"{''.join(of_t)},{constant}->{result}"
+    return _with_constant(c, equation, t, "".join(of_t), array, constant, result)
 
 
 def _with_axes(t: Tensor, letters: str, axes: Sequence[str]) -> Tensor:
@@ -245,8 +298,14 @@ def sliced(c: Context, t: Tensor, dim: int, part: slice) -> Tensor:
         return over_time.part(c.graph, c.sizes, t, dim, start, len(places))
     if places == range(size - 1, -1, -1):
         return c.graph.flip(t, dim)
-    if len(places) == 1 and t.dims[dim] in (("T",), ("R",)) and places[0] in (0, size - 1):
+    if len(places) == 1 and over_time.is_steps(t.dims[dim]) and places[0] in (0, size - 1):
         return c.graph.end(t, dim, places[0], size).unsqueeze(dim)
+    if over_time.is_steps(t.dims[dim]) and step > 0 and stop > start:
+        # Where batch and time have sizes of our own, a place is counted from the end that it is nearer to.
+        if stop == size and step == 1 and start > size // 2:
+            return over_time.last_steps(c.graph, c.sizes, t, dim, size - start)
+        if start <= size // 2 and size - stop <= size // 2:
+            return over_time.part_of_steps(c.graph, c.sizes, t, dim, start, step, size - stop)
     raise ExportError(
         f"a part of the {axis_text(t.dims[dim])} axis is taken ({start}:{stop}:{step}), only features can be"
     )
@@ -271,10 +330,24 @@ def expanded(c: Context, t: Tensor, sizes: Sequence[int]) -> Tensor:
         t = t.unsqueeze(0)
     have = t.shape(c.sizes)
     sizes = [1] * (t.rank - len(sizes)) + list(sizes)
+    for dim, (n, size) in enumerate(zip(have, sizes)):
+        if n == 1 != size == c.sizes["T"]:
+            t = _over_time(c, t, dim)
+    have = t.shape(c.sizes)
     wanted = [n if size in (-1, 1) else size for n, size in zip(have, sizes)]
     if any(size in c.sizes.values() for n, size in zip(have, wanted) if size != n):
         raise AxisError(f"{t} is repeated over batch or time")
     return t.expand([d if size == n else (size,) for d, n, size in zip(t.dims, have, wanted)])
+
+
+def _over_time(c: Context, t: Tensor, dim: int) -> Tensor:
+    """A value of a whole sequence at each of the input's steps, along an axis of size 1."""
+    numbers = np.unique(c.graph.node_numbers(t.ids.reshape(-1)))
+    steps = next((n for n in c.graph.nodes if n.per_sequence is False and n.operation not in ("tokens", "state")), None)
+    if steps is None or not all(c.graph.nodes[n].per_sequence for n in numbers):
+        raise AxisError(f"{t} is repeated over batch or time")
+    like = Tensor((*t.dims[:dim], ("T",), *t.dims[dim + 1 :]), steps.ids[:1])
+    return c.graph.repeated(t, dim, like)
 
 
 def repeated(c: Context, t: Tensor, repeats: Sequence[int]) -> Tensor:
@@ -283,6 +356,9 @@ def repeated(c: Context, t: Tensor, repeats: Sequence[int]) -> Tensor:
         t = t.unsqueeze(0)
     for dim, n in enumerate([1] * (t.rank - len(repeats)) + list(repeats)):
         if n != 1:
+            if n == c.sizes["T"] and t.dims[dim] == ():
+                t = _over_time(c, t, dim)
+                continue
             if n in c.sizes.values():
                 raise AxisError(f"{t} is repeated over batch or time")
             t = cat([t] * n, dim)

@@ -14,7 +14,19 @@ from typing import Any
 import numpy as np
 
 from gru_engine.export.common import Array, ExportError
-from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Node, Tensor, axis_text, broadcast, is_features
+from gru_engine.export.graph import (
+    AxisError,
+    Dim,
+    Graph,
+    Ids,
+    Node,
+    Tensor,
+    axis_text,
+    is_features,
+    steps_axis,
+    subsampled,
+    time_parts,
+)
 
 Sizes = dict[str, int]
 
@@ -26,7 +38,17 @@ def is_time(dim: Dim) -> bool:
 
 def is_stretched(dim: Dim) -> bool:
     """Whether an axis is the time with another number of steps."""
-    return is_time(dim) and len(str(dim[0])) > 1
+    return is_time(dim) and time_parts(str(dim[0]))[1] != 0
+
+
+def is_steps(dim: Dim) -> bool:
+    """Whether an axis is the time of values of a network, in either direction."""
+    return is_time(dim) and not is_stretched(dim)
+
+
+def goes_back(dim: Dim) -> bool:
+    """Whether an axis is the time from its end to its beginning."""
+    return is_time(dim) and str(dim[0])[0] == "R"
 
 
 def _counted(steps: int) -> str:
@@ -34,16 +56,16 @@ def _counted(steps: int) -> str:
 
 
 def _time_axis(t: Tensor, axis: int, what: str) -> tuple[str, int]:
-    """``"T"`` or ``"R"``, and how many steps the axis has beside those of the sequence."""
+    """The axis without what padding added, ``"T"``, ``"R"`` or such, and how many steps that is."""
     if not is_time(t.dims[axis]):
         raise AxisError(f"{what} is along axis {axis} of {t}, {axis_text(t.dims[axis])}; it must be the time")
-    factor = str(t.dims[axis][0])
-    return factor[0], int(factor[1:] or 0)
+    return time_parts(str(t.dims[axis][0]))
 
 
 def _with_steps(dims: tuple[Dim, ...], axis: int, base: str, extra: int, sizes: Sizes) -> tuple[Dim, ...]:
     """The axes where the time axis has so many steps beside those of the sequence."""
     factor = f"{base}{extra:+d}" if extra else base
+    sizes.setdefault(base, int(steps_axis(base).count(sizes["T"])))
     sizes[factor] = sizes[base] + extra
     return (*dims[:axis], (factor,), *dims[axis + 1 :])
 
@@ -131,10 +153,6 @@ def conv1d(
     base, extra = _time_axis(t, time, "a convolution")
     if not is_features(t.dims[channels]):
         raise AxisError(f"the channels of a convolution are axis {channels} of {t}, {axis_text(t.dims[channels])}")
-    if stride != 1:
-        raise ExportError(
-            f"a convolution with stride {stride} makes fewer steps of the sequence; only stride 1 keeps them"
-        )
     left, right = padding
     if extra:
         node = _node_of(graph, t, "padded")
@@ -153,21 +171,38 @@ def conv1d(
         "groups": groups,
         "left": left,
         "extra": left + right - (W.shape[2] - 1) * dilation,
+        "base": base,
     }
+    if stride != 1 or content["extra"] < 0:
+        if base[0] == "R" and stride != 1:
+            raise ExportError("a convolution with a stride goes from the end of the sequence to its beginning")
+        if content["extra"] > 0 or left < 0 or right < 0:
+            raise ExportError(
+                f"a convolution (kernel {W.shape[2]}, dilation {dilation}, padding {left} and {right}) with stride {stride} has more "
+                "padding than its kernel covers"
+            )
+        options = {"dilation": dilation, "groups": groups, "stride": stride, "padding": (left, right)}
+        if base[0] == "R":
+            arrays, options["padding"] = {**arrays, "W": W[:, :, ::-1]}, (right, left)
+        nodes = [graph.new_node("conv1d", [row], len(W), arrays=arrays, options=options) for row in rows]
+        ids = np.stack([node.ids for node in nodes]).reshape(*others, len(W))
+        result = t.replaced(channels, np.moveaxis(ids, -1, t.position(channels)))
+        shorter = subsampled(base, -content["extra"], stride)
+        return Tensor(_with_steps(result.dims, time, shorter, 0, sizes), result.ids)
     nodes = [_convolution(graph, row, arrays, content, base) for row in rows]
     ids = np.stack([node.ids for node in nodes]).reshape(*others, len(W))
     result = t.replaced(channels, np.moveaxis(ids, -1, t.position(channels)))
     return Tensor(_with_steps(result.dims, time, base, content["extra"], sizes), result.ids)
 
 
-def _convolution(graph: Graph, row: Ids, arrays: dict[str, Array], content: dict[str, int], base: str) -> Node:
+def _convolution(graph: Graph, row: Ids, arrays: dict[str, Array], content: dict[str, Any], base: str) -> Node:
     """The node of a convolution that keeps the number of steps, or an intermediate one that is cut later."""
     W, left, extra = arrays["W"], content["left"], content["extra"]
     span = (W.shape[2] - 1) * content["dilation"]
     if extra == 0 and 0 <= left <= span:
         options: dict[str, Any] = {key: content[key] for key in ("dilation", "groups")}
         options["padding"] = (left, span - left)
-        if base == "R":  # the same in the order of time
+        if base[0] == "R":  # the same in the order of time
             arrays, options["padding"] = {**arrays, "W": W[:, :, ::-1]}, (span - left, left)
         return graph.new_node("conv1d", [row], len(W), arrays=arrays, options=options)
     change = (
@@ -196,16 +231,65 @@ def part(graph: Graph, sizes: Sizes, t: Tensor, axis: int, start: int, count: in
             plain = Tensor(_with_steps(t.dims, axis, base, 0, sizes), _sources(graph, t.ids))
             return padded(graph, sizes, plain, axis, left, right)
     ids = t.ids.copy()
-    for number in np.unique(numbers):
+    cut: dict[int, Ids] = {}
+    for number in np.unique(numbers).tolist():
         node = graph.nodes[number]
-        if node.options.get("kind") != "stretched":
+        if node.options.get("kind") not in ("stretched", "behind"):
             raise ExportError(f"steps {start} to {start + count} of the {size} of {t} are taken; of the time only its last and "
                               "its first step can be, or what a convolution's padding added")  # fmt: skip
-        content = {key: node.options[key] for key in ("dilation", "groups")}
-        content |= {"left": node.options["left"] - start, "extra": rest}
-        new = _convolution(graph, node.inputs[0], node.arrays, content, base)
-        ids[numbers == number] += new.first - node.first
+        ids[numbers == number] = _cut(graph, number, start, rest, base, cut)[t.ids[numbers == number] - node.first]
     return Tensor(dims, ids)
+
+
+def _cut(graph: Graph, number: int, start: int, rest: int, base: str, cut: dict[int, Ids]) -> Ids:
+    """The ids of a node of whose steps those before ``start`` are cut off, and so many behind that ``rest`` are too many."""
+    node = graph.nodes[number]
+    kind = node.options.get("kind")
+    if number in cut:
+        return cut[number]
+    if kind == "stretched":
+        content = {key: node.options[key] for key in ("dilation", "groups")}
+        content |= {"left": node.options["left"] - start, "extra": rest, "base": base}
+        new = _convolution(graph, node.inputs[0], node.arrays, content, base)
+    elif kind == "behind":
+        inputs = []
+        for read in node.inputs:
+            numbers, ids = graph.node_numbers(read), read.copy()
+            for source in np.unique(numbers).tolist():
+                first = graph.nodes[source].first
+                found = _cut(graph, source, start, rest, base, cut)
+                ids[numbers == source] = found[read[numbers == source] - first]
+            inputs.append(ids)
+        options = {key: value for key, value in node.options.items() if key not in ("kind", "refusal")}
+        new = graph.new_node(node.operation, inputs, node.width, arrays=node.arrays, options=options)
+    else:
+        return node.ids
+    cut[number] = new.ids
+    return new.ids
+
+
+def part_of_steps(graph: Graph, sizes: Sizes, t: Tensor, axis: int, first: int, stride: int, dropped: int) -> Tensor:
+    """Every ``stride``-th step of a time axis, without ``first`` steps at its beginning and ``dropped`` at its end."""
+    base, _ = _time_axis(t, axis, "a slice")
+    if base[0] == "R":
+        if stride != 1:
+            raise ExportError("some of the steps are taken from the end of the sequence to its beginning")
+        first, dropped = dropped, first
+    result = graph.pointwise("subsample", [t], {}, first=first, stride=stride, dropped=dropped)
+    return Tensor(_with_steps(t.dims, axis, subsampled(base, first + dropped, stride), 0, sizes), result.ids)
+
+
+def last_steps(graph: Graph, sizes: Sizes, t: Tensor, axis: int, count: int) -> Tensor:
+    """The last steps of a time axis, which becomes one of features."""
+    base, _ = _time_axis(t, axis, "a slice")
+    if base[0] == "R":
+        raise ExportError("the first steps of a sequence are taken by number")
+    steps = []
+    for ago in range(count)[::-1]:
+        delayed = graph.pointwise("delay", [t], {}, steps=ago) if ago else t
+        steps.append(graph.ends(delayed.ids, "last"))
+    place = t.position(axis)
+    return Tensor.of((*t.dims[:axis], (count,), *t.dims[axis + 1 :]), np.stack(steps, axis=place))
 
 
 # ---- one value per sequence
@@ -244,7 +328,7 @@ def _is_softmax(graph: Graph, ids: Ids) -> bool:
 
 def weighted_sum(graph: Graph, a: Tensor, b: Tensor, axis: int) -> Tensor:
     """The sum of ``a * b``, broadcast, over the time axis, which disappears; one of the two is a softmax over time."""
-    a, b = broadcast(a, b)
+    a, b = graph.broadcast(a, b)
     _check_steps(a, axis, "a sum")
     if not _is_softmax(graph, a.ids):
         a, b = b, a

@@ -30,12 +30,14 @@ from gru_engine.export.common import Array, ExportError
 from gru_engine.export.graph import Graph, Tensor
 from gru_engine.export.roles import without_time
 from gru_engine.export.torch_arguments import Arguments, Reading
-from gru_engine.export.torch_record import Record, record
+from gru_engine.export.torch_record import Record, RecordError, record
 from gru_engine.export.traced import THRESHOLD_FLOAT64, Outputs, example_sizes, input_dims, selected, state_dims
 from gru_engine.network import Network
 
 Axes = str | Mapping[str, str] | None
 Chosen = Sequence[int | str] | None
+
+_LONG = 400  # steps that are enough for kernels and strides of a front end
 
 
 def from_module(module: nn.Module, example_input: Any, *, axes: Axes = None, outputs: Chosen = None) -> Network:
@@ -117,14 +119,46 @@ def _trace_as(
     records: dict[tuple[Any, ...], Record],
     given: bool,
 ) -> Traced:
-    """Trace the module with one meaning of its arguments; ``given``: not a guess."""
+    """Trace the module with one meaning of its arguments; ``given``: not a guess.
+
+    If it fails by itself, its sequences may be too short, so then it gets longer ones.
+    First so that cells of GRUs become GRUs. If that fails because of what is done with their states, in elementary operations.
+    """
+    layout = next(iter(reading.values()))
+    tensors = [leaf for leaf in arguments.leaves if isinstance(leaf, torch.Tensor)]
+    try:
+        try:
+            return _traced(reading, module, arguments, outputs, records, given)
+        except RecordError:
+            if "T" not in layout:
+                raise
+            return _traced(reading, module, arguments, outputs, records, given, least=_LONG)
+    except ExportError as error:
+        if "T" in layout or len(tensors) == len(reading):
+            raise
+        try:
+            return _traced(reading, module, arguments, outputs, records, given, elementary=True)
+        except ExportError as other:
+            raise max((error, other), key=lambda e: e.progress) from None
+
+
+def _traced(
+    reading: Reading,
+    module: nn.Module,
+    arguments: Arguments,
+    outputs: Chosen,
+    records: dict[tuple[Any, ...], Record],
+    given: bool,
+    elementary: bool = False,
+    least: int = 0,
+) -> Traced:
     leaves = arguments.leaves
     first, layout = next(iter(reading.items()))
     numbers = {
         n for t in (*module.parameters(), *module.buffers(), *leaves) if isinstance(t, torch.Tensor) for n in t.shape
     }
     # By position, so that BTF and TBF have the same record.
-    sizes = example_sizes(numbers, [c for c in layout if c in "BT"])
+    sizes = example_sizes(numbers, [c for c in layout if c in "BT"], least)
 
     graph = Graph()
     places: list[Any] = list(leaves)
@@ -137,7 +171,7 @@ def _trace_as(
         elif isinstance(leaf, torch.Tensor):
             places[number] = graph.source("state", state_dims(leaf.shape, batch), f"{arguments.title(number)},")
             if "T" not in layout:  # of one step: the GRU's cell may be written out in elementary operations
-                graph.nodes[-1].options["open"] = True
+                graph.nodes[-1].options.update(open=True, argument=graph.nodes[-1].ids.tolist())
 
     shapes = tuple(place.shape(sizes) if isinstance(place, Tensor) else None for place in places)
     if shapes not in records:
@@ -146,7 +180,7 @@ def _trace_as(
         ]
         records[shapes] = record(_copied(module), *arguments.values(values))
     try:
-        returned = records[shapes].follow(graph, places, sizes)
+        returned = records[shapes].follow(graph, places, sizes, elementary)
     except ExportError as error:
         vectors = [
             n for n, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and n not in reading and leaf.ndim < 3
@@ -166,19 +200,8 @@ def _trace_as(
         network, fields = chooser.lowered(names, selected(outputs, names))
         return Traced(network, module=module, arguments=arguments, **fields)
     except ExportError as error:
-        if _computes_with_states(graph):
-            error = ExportError(
-                f"{error}; a state that is computed with would have to be that of a GRU cell that is written out"
-            )
         error.progress = math.inf  # the whole record was followed
-        raise error from None
-
-
-def _computes_with_states(graph: Graph) -> bool:
-    """Whether something else than a GRU reads a state."""
-    states = [node.ids for node in graph.nodes if node.operation == "state"]
-    read = [ids for node in graph.nodes for ids in node.inputs]
-    return bool(states and read) and bool(np.isin(np.concatenate(states), np.concatenate(read)).any())
+        raise
 
 
 # ---- the module beside its network

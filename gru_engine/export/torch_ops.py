@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from gru_engine.export import graph as symbolic
-from gru_engine.export import operations
+from gru_engine.export import operations, over_time
 from gru_engine.export.common import Array, ExportError, gru_arrays
 from gru_engine.export.graph import AxisError, Ids, Tensor, axis_text, is_features
 from gru_engine.export.operations import Context, all_variable, axis_of, initial_states, parts, variable
@@ -112,6 +112,21 @@ def _transpose(c: Context, a: Arguments) -> Any:
     i, j = axis_of(a.self, a.dim0), axis_of(a.self, a.dim1)
     order[i], order[j] = j, i
     return a.self.permute(order)
+
+
+@handles("t", "numpy_T", "mT", "matrix_H", "mH")
+def _turned(c: Context, a: Arguments) -> Any:
+    rank = a.self.rank
+    return a.self.permute([*range(rank - 2), *range(rank - 1, max(rank - 3, -1), -1)]) if rank > 1 else a.self
+
+
+@handles("moveaxis", "movedim")
+def _moveaxis(c: Context, a: Arguments) -> Any:
+    lists = [[d] if isinstance(d, int) else d for d in (a.source, a.destination)]
+    source, destination = ([axis_of(a.self, d) for d in dims] for dims in lists)
+    rest = iter(d for d in range(a.self.rank) if d not in source)
+    places = dict(zip(destination, source))
+    return a.self.permute([places[d] if d in places else next(rest) for d in range(a.self.rank)])
 
 
 @handles("unsqueeze")
@@ -242,9 +257,12 @@ def _matmul(c: Context, a: Arguments) -> Any:
     other = getattr(a, "other", None) if hasattr(a, "other") else a.mat2
     if isinstance(a.self, Tensor) and isinstance(other, Tensor):
         return operations.matrix_product(c, a.self, other)
+    if not isinstance(a.self, Tensor) and a.self.dim() == 2 and other.rank > 1:
+        order = [*range(other.rank - 2), other.rank - 1, other.rank - 2]
+        return _dense(c, other.permute(order), a.self, None).permute(order)
     other = constant(other, "the right side of a matrix product")
     if other.dim() > 2:
-        raise ExportError("a product with a stack of matrices is not supported")
+        return operations.stacked_product(c, variable(a.self, "the left side of a product"), to_numpy(other))
     if other.dim() == 1:
         product = _dense(c, a.self, other[None], None)
         return product.squeeze([product.rank - 1])
@@ -286,9 +304,14 @@ def _gru(c: Context, a: Arguments) -> Any:
         )
     x = variable(a.input, "the input of a GRU")
     b, t = (0, 1) if a.batch_first else (1, 0)
-    if x.rank != 3 or x.dims[b] not in ((), ("B",)) or x.dims[t] not in ((), ("T",), ("R",)):
+    over_features = x.rank == 3 and len(x.dims[t]) > 0 and is_features(x.dims[t])
+    if over_features and "B" in x.dims[b] and not _is_batch(x.dims[b]):
+        return _over_features(c, a, x, b, t)  # steps are at several places of the batch, so they cannot be meant
+    if x.rank != 3 or not _is_batch(x.dims[b]) or not (x.dims[t] == () or over_time.is_steps(x.dims[t])):
         wanted = "[batch, time, features]" if a.batch_first else "[time, batch, features]"
         raise AxisError(f"a GRU with batch_first={a.batch_first} reads {wanted}, but its input is {x}")
+    if c.elementary and x.dims[t] == () and isinstance(a.hx, Tensor):
+        return _written_layers(c, a, x)
     h0, states = _initial(c, a.hx, x.dims[b])
     if x.dims[t] == () and any(state is None for state in states):
         raise ExportError(
@@ -298,23 +321,98 @@ def _gru(c: Context, a: Arguments) -> Any:
     per_layer = 4 if a.has_biases else 2
     path, finals = c.graph.name, []
     features, _ = x.spread(2)
+    places = [f for f in x.dims[b] if isinstance(f, int)]  # of the batch that are features: a GRU for each, all alike
+    features = features.reshape(-1, features.shape[-1])
     for layer in range(a.num_layers):
         outputs = []
         for direction in range(directions):
             number = layer * directions + direction
             arrays = gru_arrays(*map(to_numpy, a.params[per_layer * number : per_layer * (number + 1)]))
-            initial = h0[number]
-            if initial is not None:
-                arrays["h0"] = initial
-            reverse = (direction == 1) != (x.dims[t] == ("R",))
+            if h0[number] is not None:
+                arrays["h0"] = h0[number]
+            reverse = (direction == 1) != over_time.goes_back(x.dims[t])
             options = {"gates": "rzn", "reset": "after", "direction": "reverse" if reverse else "forward"}
             suffix = f".l{layer}" * (a.num_layers > 1) + "_reverse" * direction
-            node = c.graph.gru(features, arrays, options, states[number], (path + suffix).lstrip("."))
-            outputs.append(node.ids)
-            finals.append(node.ids if x.dims[t] == () else c.graph.ends(node.ids, "first" if reverse else "last"))
-        features = np.concatenate(outputs)
-    output = Tensor.of((*x.dims[:2], (features.size,)), features)
-    return output, Tensor.of(((len(finals),), x.dims[b], (finals[0].size,)), np.stack(finals))
+            initial = states[number]
+            hidden = arrays["U"].shape[1]
+            starts = [None] * len(features) if initial is None else list(initial.reshape(-1, hidden))
+            nodes = [
+                c.graph.gru(row, arrays, options, start, (path + suffix).lstrip("."))
+                for row, start in zip(features, starts)
+            ]
+            ids = np.stack([node.ids for node in nodes])
+            outputs.append(ids)
+            finals.append(ids if x.dims[t] == () else c.graph.ends(ids, "first" if reverse else "last"))
+        features = np.concatenate(outputs, axis=1)
+    width, hidden = features.shape[1], finals[0].shape[1]
+    return (
+        Tensor.of((*x.dims[:2], (width,)), features.reshape(*places, width)),
+        Tensor.of(((len(finals),), x.dims[b], (hidden,)), np.stack(finals).reshape(-1, *places, hidden)),
+    )
+
+
+def _is_batch(dim: symbolic.Dim) -> bool:
+    """Whether an axis is the batch, or several sequences of features beside each other."""
+    return all(isinstance(f, int) or f == "B" for f in dim)
+
+
+def _over_features(c: Context, a: Arguments, x: Tensor, b: int, t: int) -> Any:
+    """A GRU along an axis of features: all its steps written out."""
+    if isinstance(a.hx, Tensor) or bool((a.hx != 0).any()):
+        raise ExportError("a GRU along an axis of features starts from a state that is not zero")
+    directions, per_layer = 2 if a.bidirectional else 1, 4 if a.has_biases else 2
+    values = [x.select(t, i) for i in range(x.shape(c.sizes)[t])]
+    finals = []
+    for layer in range(a.num_layers):
+        outputs = []
+        for direction in range(directions):
+            number = layer * directions + direction
+            params = a.params[per_layer * number : per_layer * (number + 1)]
+            h: Tensor | None = None
+            made = []
+            for value in values[:: -1 if direction else 1]:
+                h = _written(c, value, h, params)
+                made.append(h)
+            finals.append(made[-1])
+            outputs.append(made[:: -1 if direction else 1])
+        values = [symbolic.cat(list(parts), parts[0].rank - 1) for parts in zip(*outputs)]
+    return symbolic.cat([v.unsqueeze(t) for v in values], t), symbolic.cat([h.unsqueeze(0) for h in finals], 0)
+
+
+def _written(c: Context, x: Tensor, h: Tensor | None, params: list[torch.Tensor]) -> Tensor:
+    """One step of a GRU in elementary operations; without a state it is zero."""
+    W, U, *biases = map(to_numpy, params)
+    b_x, b_h = biases or [None, None]
+    hidden = U.shape[1]
+    sums = c.graph.dense(x, W, b_x)
+    x_r, x_z, x_n = parts(c, sums, [hidden] * 3, sums.rank - 1)
+    if h is None:
+        of_state: list[Any] = np.split(np.zeros(3 * hidden) if b_h is None else b_h, 3)
+    else:
+        sums = c.graph.dense(h, U, b_h)
+        of_state = parts(c, sums, [hidden] * 3, sums.rank - 1)
+
+    def plus(t: Tensor, other: Any) -> Tensor:
+        return c.graph.add(t, other) if isinstance(other, Tensor) else operations.plus(c, t, other)
+
+    r, z = (c.graph.activation(plus(a, b), "sigmoid") for a, b in zip((x_r, x_z), of_state))
+    gated = c.graph.multiply(r, of_state[2]) if h is not None else affine(c, r, torch.from_numpy(of_state[2]), 0.0)
+    n = c.graph.activation(c.graph.add(x_n, gated), "tanh")
+    rest = c.graph.affine(n, -1.0, 0.0) if h is None else operations.minus(c, h, n)
+    return c.graph.add(n, c.graph.multiply(z, rest))
+
+
+def _written_layers(c: Context, a: Arguments, x: Tensor) -> Any:
+    """All layers of a GRU that runs for one step, in elementary operations."""
+    t = 1 if a.batch_first else 0
+    directions, per_layer = 2 if a.bidirectional else 1, 4 if a.has_biases else 2
+    value, finals = x.squeeze([t]), []
+    for layer in range(a.num_layers):
+        numbers = range(layer * directions, (layer + 1) * directions)
+        new = [_written(c, value, a.hx.select(0, i), a.params[per_layer * i : per_layer * (i + 1)]) for i in numbers]
+        finals += new
+        value = symbolic.cat(new, value.rank - 1)
+    return value.unsqueeze(t), symbolic.cat([h.unsqueeze(0) for h in finals], 0)
 
 
 @handles("gru_cell")
@@ -325,6 +423,8 @@ def _gru_cell(c: Context, a: Arguments) -> Any:
             "a GRUCell's state is a constant here, so nothing is carried from step to step: pass the state to forward beside "
             "the input, and return the new state"
         )
+    if c.elementary:
+        return _written(c, x, a.hx, [a.w_ih, a.w_hh] + ([] if a.b_ih is None else [a.b_ih, a.b_hh]))
     features, _ = x.spread(x.rank - 1)
     hx = a.hx if x.rank == 2 else a.hx.unsqueeze(0)
     numbers = np.unique(c.graph.node_numbers(hx.ids.reshape(-1)))

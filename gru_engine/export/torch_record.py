@@ -20,6 +20,7 @@ from torch import nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from gru_engine.export import torch_loops, torch_rolled
 from gru_engine.export import torch_math, torch_time  # noqa: F401  they add to the handlers
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Graph, Tensor
@@ -41,6 +42,10 @@ _CREATING = (
 )  # only the operand's shape counts
 
 
+class RecordError(ExportError):
+    """A module cannot be recorded."""
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """What a module does with its inputs: a list of ATen operations, with the sizes of one example."""
@@ -48,7 +53,9 @@ class Record:
     program: torch.export.ExportedProgram
     output_names: list[str | None]  # of the returned values, where they are in dictionaries or named tuples
 
-    def follow(self, graph: Graph, inputs: list[Any], sizes: dict[str, int]) -> list[Any]:
+    def follow(
+        self, graph: Graph, inputs: list[Any], sizes: dict[str, int], elementary: bool = False
+    ) -> list[Any]:
         """Do to symbolic tensors what the module does.
 
         Parameters
@@ -59,6 +66,8 @@ class Record:
             A ``Tensor`` for each tensor that the module takes; anything else for its other arguments.
         sizes : dict
             The example's sizes of batch and time.
+        elementary : bool
+            As of ``Context``.
 
         Returns
         -------
@@ -71,7 +80,10 @@ class Record:
             Naming the operation and its place. Its attribute ``progress`` tells how many operations went well.
         """
         states = [t for t in inputs if isinstance(t, Tensor) and _is_open_state(graph, t)]
-        context = Context(graph, sizes, states=states)
+        context = Context(graph, sizes, states=states, elementary=elementary)
+        unrolled = torch_loops.find(self.program.graph.nodes, sizes["T"])
+        done = unrolled.dead.union(*(loop.nodes | set(loop.sequences) for loop in unrolled.loops))
+        loops = {loop.last: loop for loop in unrolled.loops}
         values: dict[Any, Any] = {}
         kinds = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         waiting = list(inputs)
@@ -80,8 +92,11 @@ class Record:
                 if node.op == "placeholder":
                     spec = kinds[node.name]
                     values[node] = waiting.pop(0) if spec.kind == InputKind.USER_INPUT else self._constant(spec)
+                elif node in loops:
+                    torch_rolled.follow(context, loops[node], values, _execute)
+                elif node in done:
+                    continue
                 elif node.op == "call_function":
-                    graph.name = _module_path(node)
                     values[node] = _execute(context, node, values)
                 elif node.op == "output":
                     self._refuse_mutation()
@@ -92,7 +107,9 @@ class Record:
                 else:
                     values[node] = getattr(self.program.graph_module, str(node.target))
             except ExportError as error:
-                described = type(error)(f"{_operation_name(node)}{_place(node)}: {error}")
+                culprit = getattr(error, "node", node)  # of a loop, that of its body
+                found = "".join(f"; of a loop over time {reason}" for reason in unrolled.reasons[:1])
+                described = type(error)(f"{_operation_name(culprit)}{_place(culprit)}: {error}{found}")
                 described.progress = progress
                 raise described from None
         raise AssertionError("a record without an output")
@@ -132,7 +149,7 @@ def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         own = [frame for frame in frames if not frame.filename.startswith((_TORCH, os.path.dirname(__file__)))]
         place = f" at {os.path.basename(own[-1].filename)}:{own[-1].lineno}: {own[-1].line}" if own else ""
         reason = str(error).strip().split("\n\n")[0]
-        raise ExportError(
+        raise RecordError(
             f"torch.export fails on {type(module).__name__}{place}: {type(error).__name__}: {reason}"
         ) from error
     return Record(program, _output_names(program))
@@ -176,6 +193,7 @@ def _is_open_state(graph: Graph, t: Tensor) -> bool:
 
 
 def _execute(c: Context, node: torch.fx.Node, values: dict[Any, Any]) -> Any:
+    c.graph.name = _module_path(node)
     args, kwargs = pytree.tree_map(
         lambda n: values[n] if isinstance(n, torch.fx.Node) else n, (node.args, dict(node.kwargs))
     )
@@ -197,7 +215,7 @@ def _execute(c: Context, node: torch.fx.Node, values: dict[Any, Any]) -> Any:
     if name not in HANDLERS:
         raise ExportError("this operation is not supported")
     result = HANDLERS[name](c, _bound(node.target, args, kwargs))
-    if c.states and name in _LAST_OF_CELLS and isinstance(result, Tensor):
+    if c.states and not c.elementary and name in _LAST_OF_CELLS and isinstance(result, Tensor):
         result = cell(c.graph, result, c.states, c.graph.name) or result
     _check_shapes(result, node.meta.get("val"), c)
     return result

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gru_engine.export import norms, operations, over_time
+from gru_engine.export import norms, operations, over_time, planes
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import AxisError, Tensor, axis_text, is_features
 from gru_engine.export.operations import Context, axis_of, variable
@@ -31,21 +31,11 @@ def _convolution(c: Context, a: Arguments) -> Any:
     spatial = weight.dim() - 2
     if t.rank == spatial + 1:  # without a batch
         return _convolution(c, Arguments(**{**vars(a), "input": t.unsqueeze(0)})).squeeze([0])
-    if t.rank != spatial + 2:
-        raise AxisError(f"a convolution with the kernel {list(weight.shape)} reads {t}")
     bias = None if a.bias is None else to_numpy(constant(a.bias, "the bias of a convolution"))
-    times = [axis for axis in range(spatial) if t.dims[2 + axis]]
-    if len(times) != 1:
-        raise AxisError(f"a convolution reads {t}, expected [batch, channels, time]")
-    dilation, (time,) = _one(a.dilation, times[0]), times
-    pads = _padding(a.padding, [int(n) for n in weight.shape[2:]], a.dilation)
-    for axis in range(spatial):
-        if axis != time and (weight.shape[2 + axis] != 1 or pads[axis] != (0, 0)):
-            raise AxisError(f"a convolution is along axis {2 + axis} of {t}, {axis_text(t.dims[2 + axis])}")
-    W = to_numpy(weight).reshape(*weight.shape[:2], weight.shape[2 + time])
-    return over_time.conv1d(
-        c.graph, c.sizes, t, W, bias, channels=1, time=2 + time, padding=pads[time], dilation=dilation, groups=a.groups,
-        stride=_one(a.stride, time),
+    return planes.convolution(
+        c, t, to_numpy(weight), bias, padding=_padding(a.padding, [int(n) for n in weight.shape[2:]], a.dilation),
+        dilation=[_one(a.dilation, i) for i in range(spatial)], stride=[_one(a.stride, i) for i in range(spatial)],
+        groups=a.groups,
     )  # fmt: skip
 
 
@@ -70,9 +60,41 @@ def _pad(c: Context, a: Arguments) -> Any:
             raise ExportError(f"padding with {value:g} is not supported, only zeros")
         if is_features(t.dims[axis]) and left <= 0 and right <= 0:
             t = operations.sliced(c, t, axis, slice(-left, right or None))
+        elif is_features(t.dims[axis]) and (left or right):
+            raise ExportError(f"axis {axis} of {t}, {axis_text(t.dims[axis])}, is padded by itself, not by a convolution")
         elif left or right:
             t = over_time.padded(c.graph, c.sizes, t, axis, left, right)
     return t
+
+
+@handles("avg_pool1d", "avg_pool2d")
+def _mean_pool(c: Context, a: Arguments) -> Any:
+    t, spatial = variable(a.self, "the input of pooling"), 2 if hasattr(a, "divisor_override") else 1
+    if t.rank == spatial + 1:
+        return _mean_pool(c, Arguments(**{**vars(a), "self": t.unsqueeze(0)})).squeeze([0])
+    pads = [_one(a.padding, i) for i in range(spatial)]
+    if a.ceil_mode or (any(pads) and not a.count_include_pad):
+        raise ExportError("pooling with ceil_mode, or padding that is not counted, is not supported")
+    kernel = [_one(a.kernel_size, i) for i in range(spatial)]
+    stride = [_one(a.stride, i) if a.stride else kernel[i] for i in range(spatial)]
+    return planes.mean_pool(c, t, kernel, stride, [(p, p) for p in pads], getattr(a, "divisor_override", None))
+
+
+@handles("max_pool1d_with_indices", "max_pool2d_with_indices")
+def _largest_with_places(c: Context, a: Arguments) -> Any:
+    return _largest_pool(c, a), None
+
+
+@handles("max_pool1d", "max_pool2d")
+def _largest_pool(c: Context, a: Arguments) -> Any:
+    t, spatial = variable(a.self, "the input of pooling"), len(a.kernel_size)
+    if a.ceil_mode:
+        raise ExportError("pooling with ceil_mode is not supported")
+    without = t.rank == spatial + 1
+    kernel, padding, dilation = ([_one(v, i) for i in range(spatial)] for v in (a.kernel_size, a.padding, a.dilation))
+    stride = [_one(a.stride, i) if a.stride else kernel[i] for i in range(spatial)]
+    t = planes.largest_pool(c, t.unsqueeze(0) if without else t, kernel, stride, [(p, p) for p in padding], dilation)
+    return t.squeeze([0]) if without else t
 
 
 # ---- one value per sequence
@@ -124,7 +146,9 @@ def _batched(c: Context, a: Arguments) -> Any:
         return operations.matrix_product(c, a.self, a.mat2)
     # A product with a constant that torch repeats for each place of the batch.
     if isinstance(a.mat2, torch.Tensor):
-        return c.graph.dense(a.self, to_numpy(_repeated_matrix(a.mat2)).T)
+        if bool((a.mat2 == a.mat2[:1]).all()):
+            return c.graph.dense(a.self, to_numpy(a.mat2[0]).T)
+        return operations.stacked_product(c, a.self, to_numpy(a.mat2))
     product = c.graph.dense(a.mat2.permute([0, 2, 1]), to_numpy(_repeated_matrix(constant(a.self, "the left factor"))))
     return product.permute([0, 2, 1])
 

@@ -7,6 +7,7 @@ models are executed (``Traced.call``).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from gru_engine import reference
 from gru_engine.export import common
 from gru_engine.export.common import Array, ExportError, Inputs, cut
-from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Node, Tensor
+from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Node, SharedState, Tensor, used_state
 from gru_engine.export.lowering import INPUTS, Lowered, lower
 from gru_engine.network import Network
 
@@ -48,7 +49,7 @@ def layouts(shape: Sequence[int], floats: bool, states: bool) -> list[str]:
         plain = {1: ["F", "T"], 2: ["BF", "TF", "BT", "TB"]}.get(rank, [])
     else:
         features = "F" * (rank - 2)
-        plain = [f"BT{features}", f"TB{features}", f"B{features}T"]
+        plain = [f"BT{features}", f"TB{features}", f"B{features}T"] + ["BFTF"] * (rank == 4)
 
     def without(letters: str) -> list[str]:
         """The layouts in which all the given axes have size 1 in the example and are taken for no axes."""
@@ -85,11 +86,13 @@ def state_dims(shape: Sequence[int], batch: int | None) -> list[Dim]:
     return dims
 
 
-def example_sizes(numbers: Iterable[int], letters: Iterable[str]) -> dict[str, int]:
-    """Sizes for batch and time that occur nowhere else in a model, nor divide its numbers."""
+def example_sizes(numbers: Iterable[int], letters: Iterable[str], least: int = 0) -> dict[str, int]:
+    """Sizes for batch and time that occur nowhere else in a model, nor divide its numbers; at least so many steps."""
     wanted = {n for n in numbers if n}
     primes = [p for p in PRIMES if all(n % p for n in wanted)]
     sizes = dict(zip(letters, primes))
+    if "T" in sizes and least:
+        sizes["T"] = next(p for p in primes if p >= least and p != sizes.get("B"))
     sizes.setdefault("B", primes[2])
     sizes["R"] = sizes.setdefault("T", primes[3])
     return sizes
@@ -122,7 +125,7 @@ def selected(outputs: Sequence[int | str] | None, names: Sequence[str | None]) -
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """Which of the returned values are outputs, and which are the states of the GRUs.
+    """Which of the returned values are outputs, and which are the states of the GRUs and of loops.
 
     ``who`` is what returns them, in messages; ``labels`` what to call each of them.
     """
@@ -133,29 +136,42 @@ class Outputs:
     who: str
     labels: list[str]
 
-    def _grus(self, value: Any) -> list[tuple[Node, int]] | None:
-        """If a value is nothing but new states of GRUs: for each feature the GRU and the unit."""
+    def _memory(self, value: Any) -> list[tuple[Node, int]] | None:
+        """If a value is nothing but new states: for each feature the GRU and the unit, or the state and the place in it."""
         if not isinstance(value, Tensor) or has_time(value):
             return None
+        fed = self._fed()
         found = []
         for id, number in zip(value.ids.reshape(-1).tolist(), self.graph.node_numbers(value.ids.reshape(-1)).tolist()):
             node, unit = self.graph.nodes[number], id - self.graph.nodes[number].first
             if node.operation in ("last", "first"):
-                source = self.graph.nodes[int(self.graph.node_numbers(node.inputs[0][:1])[0])]
-                if source.options.get("direction") != {"last": "forward", "first": "reverse"}[node.operation]:
+                end, id = node.operation, int(node.inputs[0][0]) + unit
+                node = self.graph.nodes[int(self.graph.node_numbers(node.inputs[0][:1])[0])]
+                if end != ("first" if node.options.get("direction") == "reverse" else "last"):
                     return None
-                node = source
-            if node.operation != "gru":
+            if node.operation == "gru":
+                found.append((node, unit))
+            elif id in fed:
+                found.append(fed[id])
+            else:
                 return None
-            found.append((node, unit))
+        return found
+
+    def _fed(self) -> dict[int, tuple[Node, int]]:
+        """For each id that feeds a state the state's node and the place in it."""
+        found: dict[int, tuple[Node, int]] = {}
+        for node in self.graph.nodes:
+            for place, id in enumerate(node.options.get("fed", ()) if node.operation == "state" else ()):
+                if id >= 0:
+                    found.setdefault(int(id), (node, place))
         return found
 
     def _continues(self, value: Any, state: Tensor) -> bool:
         """Whether a value is the new state of exactly what ``state`` was the old one of."""
-        units = self._grus(value)
+        units = self._memory(value)
         if units is None or value.dims != state.dims:
             return False
-        return [node.options.get("state", {unit: -1})[unit] for node, unit in units] == state.ids.reshape(-1).tolist()
+        return [argument_of(node, unit) for node, unit in units] == state.ids.reshape(-1).tolist()
 
     def _of(self, *operations: str) -> list[Tensor]:
         """The places of these operations."""
@@ -185,6 +201,25 @@ class Outputs:
                     f"{what} has the axes of {label}: it may be a state; if it is an input, say so with axes= for each input"
                 )
 
+    def feed(self, outputs: Sequence[int] | None) -> None:
+        """Feed the states of a model of one time step that are no GRU's with the values that are returned for them.
+
+        Raises
+        ------
+        ExportError
+            If it is not certain which these are.
+        """
+        taken = {id for node in self.graph.nodes for id in node.options.get("state", ())}
+        states = [t for t in self._of("state") if not any(self._continues(value, t) for value in self.returned)]
+        if self._steps or not states:
+            return
+        for state in states:
+            if not taken.isdisjoint(state.ids.reshape(-1).tolist()):
+                raise SharedState(used_state(self.graph.node_of(state)))
+        chosen = _assigned(self.graph, states, self.returned, outputs or (), self.who)
+        for state, value in zip(states, chosen):
+            self.graph.feed(state.ids, value.ids)
+
     def choose(self) -> list[int]:
         """The numbers of the returned values that are outputs."""
         tensors = [i for i, value in enumerate(self.returned) if value is not None]
@@ -205,7 +240,7 @@ class Outputs:
             return tensors
         chosen = []
         for i in tensors:
-            if self._grus(self.returned[i]) is None:
+            if self._memory(self.returned[i]) is None:
                 chosen.append(i)
             elif states and not any(self._continues(self.returned[i], state) for state in states):
                 raise ExportError(
@@ -213,15 +248,22 @@ class Outputs:
                 )
         return chosen
 
-    def lowered(self, names: Sequence[str | None], outputs: Sequence[int] | None) -> tuple[Network, dict[str, Any]]:
-        """The network, and the fields of ``Traced`` that say how the model's results correspond to the network's."""
+    def lowered(
+        self, names: Sequence[str | None], outputs: Sequence[int] | None, generic: bool = True
+    ) -> tuple[Network, dict[str, Any]]:
+        """The network, and the fields of ``Traced`` that say how the model's results correspond to the network's.
+
+        Without ``generic`` the only states of a model of one time step are those of GRUs.
+        """
+        if generic:
+            self.feed(outputs)
         chosen = self.choose() if outputs is None else list(outputs)
         for i in chosen:
             if not 0 <= i < len(self.returned):
                 raise ExportError(f"outputs: {self.who} returns {len(self.returned)} values, there is no value {i}")
             if not isinstance(self.returned[i], Tensor):
                 raise ExportError(f"{self.labels[i]} that {self.who} returns does not depend on the input")
-            if any("R" in dim for dim in self.returned[i].dims):
+            if any(str(f)[0] == "R" for dim in self.returned[i].dims for f in dim):
                 raise ExportError(f"{self.labels[i]} that {self.who} returns is in reversed time order")
         rates = {has_time(self.returned[i]) for i in chosen}
         if len(rates) > 1 and self._steps:
@@ -236,7 +278,7 @@ class Outputs:
         positions = _positions(result)
         finals = {}
         for i, value in enumerate(self.returned):
-            units = self._grus(value)
+            units = self._memory(value)
             if units is not None:
                 places = [positions[id(node)] + unit if id(node) in positions else -1 for node, unit in units]
                 finals[i] = (value, np.array(places))
@@ -262,18 +304,60 @@ def _titles(names: Sequence[str | None]) -> list[str]:
 
 def has_time(value: Any) -> bool:
     """Whether a value has a time axis."""
-    return isinstance(value, Tensor) and any(f in ("T", "R") for dim in value.dims for f in dim)
+    return isinstance(value, Tensor) and any(isinstance(f, str) and f != "B" for dim in value.dims for f in dim)
+
+
+def argument_of(node: Node, unit: int) -> int:
+    """The feature of an argument of the model that is the initial value of a unit of a GRU, or of a place of a state; or -1."""
+    if node.operation == "state":
+        return int(node.options["argument"][unit]) if "argument" in node.options else -1
+    return int(node.options["state"][unit]) if "state" in node.options else -1
+
+
+def _assigned(
+    graph: Graph, states: list[Tensor], returned: list[Any], outputs: Sequence[int], who: str
+) -> list[Tensor]:
+    """For each state of a model of one step the value that is returned as the new state: of the same axes, in the same order."""
+    values = [
+        v for i, v in enumerate(returned) if isinstance(v, Tensor) and i not in outputs and not v.dims == ()
+    ]
+    for state in states:
+        if not any(v.dims == state.dims for v in values):
+            raise ExportError(f"{who} takes one time step and a state of shape {state}, but returns no new state with the same axes")
+    possible: list[list[Tensor]] = []
+    for choice in itertools.combinations(values, len(states)):
+        if all(v.dims == state.dims for v, state in zip(choice, states)):
+            if not any(all(np.array_equal(a.ids, b.ids) for a, b in zip(choice, other)) for other in possible):
+                possible.append(list(choice))
+    if not possible:
+        raise ExportError(f"{who} does not return its {len(states)} new states in the order in which it takes them")
+    if len(possible) > 1:
+        # A state of which the others are made is no output beside it; and states come last.
+        last = possible[-1]
+        rest = [v for v in values if not any(np.array_equal(v.ids, s.ids) for s in last)]
+        below = [graph.ancestors(v.ids) for v in rest if any(v.dims == s.dims for s in last)]
+        made = all(any(not found.isdisjoint(s.ids.reshape(-1).tolist()) for s in last) for found in below)
+        above = [graph.ancestors(s.ids) for s in last]
+        if not made or any(not a.isdisjoint(v.ids.reshape(-1).tolist()) for a in above for v in rest):
+            shapes = ", ".join(str(v) for v in values)
+            raise ExportError(
+                f"which of the values that {who} returns ({shapes}) are the new states is not certain, because some have the same "
+                "axes; say with outputs= which are outputs, and the others are states"
+            )
+    return possible[-1]
 
 
 def _positions(lowered: Lowered) -> dict[int, int]:
-    """For each GRU node (by ``id``) where its hidden state starts in the network's state."""
-    return {id(node): start for node, start in lowered.grus}
+    """For each node of a GRU or a state (by ``id``) where it starts in the network's state."""
+    return {id(node): start for node, start in (*lowered.grus, *lowered.states)}
 
 
 def _state_ids(lowered: Lowered, positions: dict[int, int]) -> Iterator[tuple[int, int]]:
-    for node, _ in lowered.grus:
-        for unit, state_id in enumerate(node.options.get("state", ())):
-            yield state_id, positions[id(node)] + unit
+    for node, start in (*lowered.grus, *lowered.states):
+        for unit in range(node.width):
+            argument = argument_of(node, unit)
+            if argument >= 0:
+                yield argument, start + unit
 
 
 # ---- the model beside its network
@@ -394,6 +478,7 @@ class Traced:
         ExportError
             If they differ, or the model gives other results when it is called again.
         """
+        steps += common.least_steps(self.network)
         x = common.random_inputs(self.network, batch, steps)
         state = None
         if self.takes_state:
