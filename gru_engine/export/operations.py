@@ -43,8 +43,8 @@ class Context:
     """The graph in the making, and the example sizes of batch and time.
 
     ``absolute`` and ``one_more`` remember, by their ids, which tensors are abs(x) and abs(x) + 1 of which x; ``written`` what
-    belongs to a layer normalisation that is written out. ``states`` are those of GRU cells that may be written out; with ``elementary`` GRU cells are
-    not made nodes of their own, but of elementary operations, because their state is not simply what they return.
+    belongs to a layer normalisation that is written out. ``states`` are those of GRU cells that may be written out; with
+    ``elementary`` GRU cells are made of elementary operations, because their state is not simply what they return.
     """
 
     graph: Graph
@@ -228,10 +228,12 @@ def stacked_product(c: Context, t: Tensor, stack: Array) -> Tensor:
     kept = [i for i, n in enumerate(stack.shape) if n > 1 or i >= stack.ndim - 2]
     missing = [of_stack[i] for i in kept[:-2] if of_stack[i] not in of_t or not t.dims[of_t.index(of_stack[i])]]
     if missing or t.rank < 2:
-        raise ExportError(f"a product of {t} with a stack of matrices of the shape {list(stack.shape)} is not supported")
+        raise ExportError(
+            f"a product of {t} with a stack of matrices of the shape {list(stack.shape)} is not supported"
+        )
     array = stack.reshape([stack.shape[i] for i in kept])
     constant = "".join([of_stack[i] for i in kept[:-2]] + [of_t[-1], "z"])
-    result = "".join(of_t[:-1] + ["z"])
+    result = "".join([*of_t[:-1], "z"])
     equation = f"{''.join(of_t)},{constant}->{result}"
     return _with_constant(c, equation, t, "".join(of_t), array, constant, result)
 

@@ -178,8 +178,8 @@ def conv1d(
             raise ExportError("a convolution with a stride goes from the end of the sequence to its beginning")
         if content["extra"] > 0 or left < 0 or right < 0:
             raise ExportError(
-                f"a convolution (kernel {W.shape[2]}, dilation {dilation}, padding {left} and {right}) with stride {stride} has more "
-                "padding than its kernel covers"
+                f"a convolution (kernel {W.shape[2]}, dilation {dilation}, padding {left} and {right}) with stride {stride} "
+                "has more padding than its kernel covers"
             )
         options = {"dilation": dilation, "groups": groups, "stride": stride, "padding": (left, right)}
         if base[0] == "R":

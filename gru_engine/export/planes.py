@@ -25,7 +25,9 @@ Pads = Sequence[tuple[int, int]]
 def _spatial(t: Tensor, number: int, what: str) -> tuple[list[int], list[int]]:
     """Which of the axes behind the channels are the time, and which are features."""
     if t.rank != number + 2:
-        raise AxisError(f"{what} over {number} axes reads {t}, expected [batch, channels, {'time' if number == 1 else '...'}]")
+        raise AxisError(
+            f"{what} over {number} axes reads {t}, expected [batch, channels, {'time' if number == 1 else '...'}]"
+        )
     times = [axis for axis in range(number) if over_time.is_time(t.dims[2 + axis])]
     others = [axis for axis in range(number) if axis not in times]
     for axis in others:
@@ -77,7 +79,9 @@ def convolution(
         _places(t.shape(c.sizes)[2 + a], W.shape[2 + a], tuple(padding[a]), dilation[a], stride[a]) for a in others
     ]
     if math.prod(map(len, places)) * W.size > _MOST_WEIGHTS:
-        raise ExportError(f"a convolution with the kernel {list(W.shape)} at {' x '.join(str(len(p)) for p in places)} places")
+        raise ExportError(
+            f"a convolution with the kernel {list(W.shape)} at {' x '.join(str(len(p)) for p in places)} places"
+        )
     order = [0, *(2 + a for a in times), 1, *(2 + a for a in others)]
     moved = t.permute(order)
     first = 2 + len(times)  # the first of the other axes
@@ -134,9 +138,7 @@ def mean_pool(
     _spatial(t, len(kernel), "pooling")
     channels = t.shape(c.sizes)[1]
     weight = np.full((channels, 1, *kernel), 1 / (divisor or math.prod(kernel)))
-    return convolution(
-        c, t, weight, None, padding=padding, dilation=[1] * len(kernel), stride=stride, groups=channels
-    )
+    return convolution(c, t, weight, None, padding=padding, dilation=[1] * len(kernel), stride=stride, groups=channels)
 
 
 def largest_pool(

@@ -3,8 +3,8 @@
 
 The record has such a loop unrolled: the same operations once for each step, each reading its own step of a sequence and values of
 the step before. ``find`` lays the steps side by side. If they are alike, one of them is the loop's body; what it reads of the
-step before are states; what is stacked, concatenated or written into a tensor step by step is a sequence again; and what is read of the
-last step is the value at the end. Steps are counted by what they depend on, not by where they stand in the record, so that a
+step before are states; what is stacked, concatenated or written into a tensor step by step is a sequence again; and what is
+read of the last step is the value at the end. Steps are counted by what they depend on, not by where they stand in the record, so that a
 module may take its input apart beforehand, and have several loops side by side.
 """
 
@@ -19,7 +19,9 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-_TEMPLATE = 2  # the step whose operations are taken for the body; the two before it are needed to see what it carries on
+_TEMPLATE = (
+    2  # the step whose operations are taken for the body; the two before it are needed to see what it carries on
+)
 _FEWEST = 5
 _ATEN = torch.ops.aten
 _WRITING = (_ATEN.select_scatter.default, _ATEN.slice_scatter.default)
@@ -152,7 +154,9 @@ class _Finder:
                     live.append(argument)
         self.dead = {node for node in nodes if node not in seen and node.op == "call_function"}
         self.live = [node for node in nodes if node in seen]
-        self.pieces: dict[Node, Node] = {}  # what puts a sequence together step by step, and the node where it is complete
+        self.pieces: dict[
+            Node, Node
+        ] = {}  # what puts a sequence together step by step, and the node where it is complete
         self.collected = dict(self._collectors())
         self.runs = self._reads()
 
@@ -226,7 +230,7 @@ class _Finder:
             return None
         if node.target in (_ATEN.select_scatter.default, _ATEN.select.int):
             return int(numbers[0]) % self.steps
-        start, stop, step = slice(*(list(numbers) + [None, None])[:2], *numbers[2:3]).indices(self.steps)
+        start, stop, step = slice(*[*numbers, None, None][:2], *numbers[2:3]).indices(self.steps)
         return start if stop - start == 1 and step == 1 else None
 
     def _written(self, node: Node, axis: int, between: list[Node]) -> list[Node] | None:
@@ -427,7 +431,9 @@ class _Rolled:
             if number in needed:
                 needed.update(other for other, ago in self._inside(number) if ago == 0)
         for number, node in enumerate(self.template):  # a part of several results stays with the others
-            if node.target is operator.getitem and any(other in needed for other, ago in self._inside(number) if ago == 0):
+            if node.target is operator.getitem and any(
+                other in needed for other, ago in self._inside(number) if ago == 0
+            ):
                 needed.add(number)
         return set(range(self.count)) - needed
 
@@ -484,7 +490,7 @@ class _Rolled:
         reads = {}
         for read in self.reads:
             place = self.T - 1 - _TEMPLATE if self.backward else _TEMPLATE
-            reads.update({node: (read.source, read.axis, read.kept) for node in read.nodes[place]})
+            reads.update(dict.fromkeys(read.nodes[place], (read.source, read.axis, read.kept)))
         nodes = {node for step in self.at for node in step} | self.swallowed
         sequences, finals = self._results(nodes)
         last = max(nodes, key=lambda node: self.finder.order[node])

@@ -20,8 +20,7 @@ from torch import nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from gru_engine.export import torch_loops, torch_rolled
-from gru_engine.export import torch_math, torch_time  # noqa: F401  they add to the handlers
+from gru_engine.export import torch_loops, torch_math, torch_rolled, torch_time  # noqa: F401  they add to the handlers
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Graph, Tensor
 from gru_engine.export.operations import Context
@@ -53,9 +52,7 @@ class Record:
     program: torch.export.ExportedProgram
     output_names: list[str | None]  # of the returned values, where they are in dictionaries or named tuples
 
-    def follow(
-        self, graph: Graph, inputs: list[Any], sizes: dict[str, int], elementary: bool = False
-    ) -> list[Any]:
+    def follow(self, graph: Graph, inputs: list[Any], sizes: dict[str, int], elementary: bool = False) -> list[Any]:
         """Do to symbolic tensors what the module does.
 
         Parameters

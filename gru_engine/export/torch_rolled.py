@@ -11,7 +11,7 @@ import torch
 from torch.fx import Node
 
 from gru_engine.export.common import Array, ExportError
-from gru_engine.export.graph import AxisError, Dim, Graph, Ids, SharedState, Tensor, axis_text, is_features
+from gru_engine.export.graph import AxisError, Dim, Graph, Ids, SharedState, Tensor, axis_text
 from gru_engine.export.operations import Context
 from gru_engine.export.torch_loops import Loop
 from gru_engine.export.torch_ops import to_numpy
@@ -128,7 +128,9 @@ def _row(c: Context, plain: Tensor, array: Array, node: Node) -> Array:
     for axis, factor in enumerate(factors):
         if isinstance(factor, str):
             if not (array == array.take([0], axis)).all():
-                raise _at(node, ExportError("the initial state of a loop is a constant that differs along the batch axis"))
+                raise _at(
+                    node, ExportError("the initial state of a loop is a constant that differs along the batch axis")
+                )
             array = array.take([0], axis)
     return array.reshape(-1)
 
@@ -147,7 +149,9 @@ def _settle(graph: Graph, states: list[Tensor], results: list[Ids], since: int, 
         node = graph.nodes[int(graph.node_numbers(state.ids.reshape(-1)[:1])[0])]
         fed.update(zip(node.ids.tolist(), node.options["fed"].tolist()))
         owner.update(dict.fromkeys(node.ids.tolist(), node))
-    needed = graph.ancestors(np.concatenate([np.array(list(fed.values()), np.int64), *(r.reshape(-1) for r in results)]), since)
+    needed = graph.ancestors(
+        np.concatenate([np.array(list(fed.values()), np.int64), *(r.reshape(-1) for r in results)]), since
+    )
     taken: set[int] = set()
     for gru in [n for n in graph.nodes[since:] if n.operation == "gru" and n.first in needed]:
         carried = gru.options.pop("carried", None)
@@ -168,7 +172,9 @@ def _settle(graph: Graph, states: list[Tensor], results: list[Ids], since: int, 
         gru.options["direction"] = "reverse" if reverse else "forward"
     rest = set(fed) - taken
     if rest and reverse:
-        raise ExportError("a loop from the end of the sequence to its beginning is supported where it is nothing but a GRU")
+        raise ExportError(
+            "a loop from the end of the sequence to its beginning is supported where it is nothing but a GRU"
+        )
     for i in taken:
         owner[i].options["fed"][i - owner[i].first] = -1
     if any(0 < (node.options["fed"] < 0).sum() < node.width for node in owner.values()):

@@ -61,7 +61,9 @@ def _pad(c: Context, a: Arguments) -> Any:
         if is_features(t.dims[axis]) and left <= 0 and right <= 0:
             t = operations.sliced(c, t, axis, slice(-left, right or None))
         elif is_features(t.dims[axis]) and (left or right):
-            raise ExportError(f"axis {axis} of {t}, {axis_text(t.dims[axis])}, is padded by itself, not by a convolution")
+            raise ExportError(
+                f"axis {axis} of {t}, {axis_text(t.dims[axis])}, is padded by itself, not by a convolution"
+            )
         elif left or right:
             t = over_time.padded(c.graph, c.sizes, t, axis, left, right)
     return t

@@ -318,12 +318,12 @@ def _assigned(
     graph: Graph, states: list[Tensor], returned: list[Any], outputs: Sequence[int], who: str
 ) -> list[Tensor]:
     """For each state of a model of one step the value that is returned as the new state: of the same axes, in the same order."""
-    values = [
-        v for i, v in enumerate(returned) if isinstance(v, Tensor) and i not in outputs and not v.dims == ()
-    ]
+    values = [v for i, v in enumerate(returned) if isinstance(v, Tensor) and i not in outputs and not v.dims == ()]
     for state in states:
         if not any(v.dims == state.dims for v in values):
-            raise ExportError(f"{who} takes one time step and a state of shape {state}, but returns no new state with the same axes")
+            raise ExportError(
+                f"{who} takes one time step and a state of shape {state}, but returns no new state with the same axes"
+            )
     possible: list[list[Tensor]] = []
     for choice in itertools.combinations(values, len(states)):
         if all(v.dims == state.dims for v, state in zip(choice, states)):

@@ -93,7 +93,9 @@ def stack_of_cells(m, x):
 
 
 def test_layers_and_a_learned_initial_state():
-    module = Net(stack_of_cells, cells=nn.ModuleList([nn.GRUCell(I, H), nn.GRUCell(H, H)]), h0=nn.Parameter(torch.randn(H)))
+    module = Net(
+        stack_of_cells, cells=nn.ModuleList([nn.GRUCell(I, H), nn.GRUCell(H, H)]), h0=nn.Parameter(torch.randn(H))
+    )
     assert kinds(check(module, floats(3, 2, I), axes="TBF")).count("gru") == 2
 
 
