@@ -107,7 +107,6 @@ def operation_code(kind: type[Layer]) -> int:
     return OPERATIONS.index(Input if kind is Context else kind) + 1
 
 
-
 PLAIN, PANELS, SUMS = range(3)
 LAYOUTS = ("PLAIN", "PANELS", "SUMS")
 

@@ -106,11 +106,11 @@ typedef struct gru_info {
     size_t state_nbytes; /* bytes of a state block */
     size_t n_nodes;      /* operations of the program */
     size_t file_nbytes;
-    size_t least_steps; /* of a sequence: 1 or more where a value per sequence is made of steps, else 0 */
+    size_t least_steps;   /* of a sequence: 1 or more where a value per sequence is made of steps, else 0 */
     size_t context_width; /* floats of a context vector; 0 if the network has no contexts */
     size_t n_contexts;    /* named parts of the context vector */
-    int causal;         /* 1: can be stepped; 0: needs later steps (a reverse layer, a mean ...), only gru_run */
-    int per_sequence;   /* 1: one output vector per sequence (of its last step, its mean ...), 0: one per step */
+    int causal;           /* 1: can be stepped; 0: needs later steps (a reverse layer, a mean ...), only gru_run */
+    int per_sequence;     /* 1: one output vector per sequence (of its last step, its mean ...), 0: one per step */
     int other_steps; /* 1: some values have other steps than the inputs (a stride, say), so that there is no `reset` */
     uint8_t digest[32]; /* SHA-256 of everything that determines a result */
 } gru_info;

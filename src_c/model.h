@@ -108,6 +108,7 @@ typedef struct gru_node {
     size_t state_width; /* in floats; 0: nothing */
     size_t h_offset;    /* in a state block, in floats */
     const float *h0;    /* the initial value; NULL: zeros */
+    const struct gru_node *next_kept;
 
     /* STATE, SLICE, SUBSAMPLE, REPEAT */
     const struct gru_node *source;
@@ -145,6 +146,7 @@ typedef struct gru_output {
 struct gru_model {
     gru_info info;
     gru_node *nodes;
+    const gru_node *kept; /* the first of those that keep something */
     gru_output *outputs;
 
     /* Sizes that a workspace depends on, in floats. */

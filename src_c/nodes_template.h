@@ -196,15 +196,10 @@ static void keep_history(const block *b, const gru_node *n, size_t i) {
     }
 }
 
-/* What the streams keep of this block for the next one. Histories first: the input of a window may be a STATE, whose row
- * at the first step stands where its new value goes. */
+/* What the streams keep of this block for the next one. */
 static void keep_states(const block *b) {
-    const size_t n_nodes = b->model->info.n_nodes;
-    for (size_t j = 0; j < 2 * n_nodes; j++) {
-        const gru_node *n = &b->model->nodes[j % n_nodes], *source = n->op == GRU_OP_STATE ? n->source : n;
-        if (!n->state_width || (n->op == GRU_OP_WINDOW) != (j < n_nodes)) {
-            continue;
-        }
+    for (const gru_node *n = b->model->kept; n; n = n->next_kept) {
+        const gru_node *source = n->op == GRU_OP_STATE ? n->source : n;
         for (size_t i = member(b); steps(b, n) && i < active(b, n, 0); i += members(b)) {
             if (n->op == GRU_OP_WINDOW) {
                 keep_history(b, n, i);

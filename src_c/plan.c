@@ -72,6 +72,17 @@ static void lay_out_state(gru_model *model) {
             model->info.state_width += n->state_width;
         }
     }
+    /* Histories first: the input of a WINDOW may be a STATE, whose row at the first step stands where its new value goes. */
+    const gru_node **last = &model->kept;
+    for (int histories = 1; histories >= 0; histories--) {
+        for (size_t i = 0; i < model->info.n_nodes; i++) {
+            gru_node *n = &model->nodes[i];
+            if (n->state_width && (n->op == GRU_OP_WINDOW) == histories) {
+                *last = n;
+                last = &n->next_kept;
+            }
+        }
+    }
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         gru_node *n = &model->nodes[i];
         if (n->op == GRU_OP_GRU && !n->reverse) {

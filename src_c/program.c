@@ -110,7 +110,8 @@ static gru_result take_input_half(reader *in, uint32_t node, gru_node *n, size_t
     n->sums_input = sums != NULL;
     n->vector_input = n->n_inputs == 2 ? 1 : n->token_input || n->sums_input ? -1 : 0;
     if (n->n_inputs == 2 && (!(n->token_input || n->sums_input) || gates != 3)) {
-        return bad(in, "node %u has two inputs; only a GRU of three gates may, and the first is the token or SUMS", node);
+        return bad(in, "node %u has two inputs; only a GRU of three gates may, and the first is the token or SUMS",
+                   node);
     }
     size_t cols = n->vector_input < 0 ? 0 : nodes[n->inputs[n->vector_input]].width;
     TRY(take_matrix(in, node, 0, "W", n->width, cols, gates, &n->w));
@@ -399,7 +400,7 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
                  [GRU_OP_SLICE] = {1, 1},     [GRU_OP_WINDOW] = {1, 1},     [GRU_OP_NORM] = {1, 1},
                  [GRU_OP_MEAN] = {1, 1},      [GRU_OP_MAX] = {1, 1},        [GRU_OP_ATTEND] = {2, 2},
                  [GRU_OP_SUBSAMPLE] = {1, 1}, [GRU_OP_REPEAT] = {1, 2},     [GRU_OP_ATTENTION] = {3, 3},
-                 [GRU_OP_MAXIMUM] = {2, 2},    [GRU_OP_SUMS] = {1, 1}};
+                 [GRU_OP_MAXIMUM] = {2, 2},   [GRU_OP_SUMS] = {1, 1}};
     if (n->n_inputs < arity[n->op].least || n->n_inputs > arity[n->op].most) {
         return bad(in, "node %u: operation %d has %zu inputs, expected %u to %u", node, n->op, n->n_inputs,
                    arity[n->op].least, arity[n->op].most);
