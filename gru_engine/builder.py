@@ -145,6 +145,24 @@ class Builder:
             raise ValueError(f"{method}: {argument} is one value per sequence ({value!r}); it needs one per time step")
         return value
 
+    def _initial(self, value: Any, argument: str) -> Value | None:
+        """An initial state that is a value, of contexts alone; None if it is an array or nothing."""
+        if not isinstance(value, Value) and not (
+            _is_list(value) and value and all(isinstance(part, Value) for part in value)
+        ):
+            return None
+        start = self._vector(value, argument)
+        if not (start.layer.held and start.per_sequence):
+            raise ValueError(
+                f"{argument} must be an array or a value that is computed of contexts alone, got {start!r}"
+            )
+        return start
+
+    @staticmethod
+    def _check_initial(argument: str, start: Value, width: int) -> None:
+        if start.width != width:
+            raise ValueError(f"{argument} must be of width {width}, got {start!r}")
+
     def _parts(self, value: Value) -> list[Value]:
         return [Value(self, i) for i in value.layer.inputs] if isinstance(value.layer, Concat) else [value]
 

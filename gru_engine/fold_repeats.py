@@ -11,6 +11,7 @@ import numpy as np
 
 from gru_engine.layers import (
     INPUT_AXIS,
+    NOT_FED,
     Activate,
     Add,
     Affine,
@@ -72,6 +73,8 @@ class _Rewriter:
         """Adds what stands for the next layer of the old network; the source of a state is no repeated value."""
         inputs = tuple(self.number[i] for i in layer.inputs)
         layer = replace(layer, inputs=inputs)
+        if isinstance(layer, (Gru, State)) and layer.start != NOT_FED:
+            layer = replace(layer, start=self.number[layer.start])
         if isinstance(layer, _BY_ROW) and not is_source and all(isinstance(self.layers[i], Repeat) for i in inputs):
             sources = [self.layers[i].inputs[0] for i in inputs]
             if isinstance(layer, Concat):

@@ -68,12 +68,13 @@ def unpack(file: File) -> Network:
     for node in file.nodes:
         inputs = [values[i] for i in node.inputs]
         begin = file.nodes[node.inputs[0]].sums if node.inputs else None
+        start = None if node.start is None else values[node.start]
         if node.kind is Sums:  # what is multiplied stands for it
             values.append(inputs[0])
         elif node.kind is Gru and begin is not None:
-            values.append(_gru_layer(net, node, inputs, _tensors(file, node), _tensors(file, file.nodes[begin])))
+            values.append(_gru_layer(net, node, inputs, _tensors(file, node), start, _tensors(file, file.nodes[begin])))
         else:
-            values.append(_layer(net, node, inputs, _tensors(file, node)))
+            values.append(_layer(net, node, inputs, _tensors(file, node), start))
     for value, node in zip(values, file.nodes):
         if node.kind is State:
             net.feed(value, values[node.parameters[0]])
@@ -88,8 +89,8 @@ def _tensors(file: File, node: Node) -> dict[int, Array]:
     return {slot: file.tensors[number].array for slot, number in node.tensors.items()}
 
 
-def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Array]) -> Value:
-    """Adds the layer of a node."""
+def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Array], start: Value | None) -> Value:
+    """Adds the layer of a node; ``start`` is what it starts from in place of an array."""
     name = node.name or None
     if node.kind is Input:
         return net.input(node.width, name=name)
@@ -103,7 +104,7 @@ def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Arr
         x, W, b = _input_arguments(net, inputs, tensors)
         return net.dense(x, W, b, activation=node.activation, name=name)
     if node.kind is Gru:
-        return _gru_layer(net, node, inputs, tensors)
+        return _gru_layer(net, node, inputs, tensors, start)
     if node.kind is Concat:
         return net.concat(inputs, name=name)
     if node.kind is Affine:
@@ -111,7 +112,9 @@ def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Arr
     if node.kind is Activate:
         return net.activation(inputs[0], node.activation, name=name)
     if node.kind is State:
-        return net.state(node.width, tensors[0][0], like=inputs[0] if inputs else None, name=name)
+        return net.state(
+            node.width, tensors[0][0] if start is None else start, like=inputs[0] if inputs else None, name=name
+        )
     if node.kind is Slice:
         first = node.parameters[0]
         return net.slice(inputs[0], first, first + node.width, name=name)
@@ -145,7 +148,12 @@ def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Arr
 
 
 def _gru_layer(
-    net: Network, node: Node, inputs: list[Value], tensors: dict[int, Array], begin: dict[int, Array] | None = None
+    net: Network,
+    node: Node,
+    inputs: list[Value],
+    tensors: dict[int, Array],
+    start: Value | None,
+    begin: dict[int, Array] | None = None,
 ) -> Value:
     """Adds a GRU; ``begin`` has the tensors of the SUMS with which its own begin."""
     if begin is None:
@@ -168,7 +176,7 @@ def _gru_layer(
         gate_activation=node.gate_activation,
         clip=node.clip,
         direction="reverse" if node.reverse else "forward",
-        h0=tensors[7][0],
+        h0=tensors[7][0] if start is None else start,
         name=node.name or None,
     )
 

@@ -159,6 +159,17 @@ class Gru(Layer):
     gate_activation: Activation  # of r and z
     clip: float | None  # sums are limited to +-clip before an activation
     reverse: bool  # from the end of the sequence to its start
+    start: int = NOT_FED  # number of the layer, of contexts alone, whose value stands for h0; NOT_FED: none
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """The input and, if there is one, what it starts from."""
+        return self.inputs if self.start == NOT_FED else (*self.inputs, self.start)
+
+    def renumbered(self, number: Mapping[int, int]) -> Layer:
+        """The layer in a network whose layers have other numbers."""
+        start = self.start if self.start == NOT_FED else number[self.start]
+        return replace(self, inputs=tuple(number[i] for i in self.inputs), start=start)
 
     @property
     def gates(self) -> str:
@@ -225,6 +236,9 @@ class State(Layer):
 
     initial: Array  # [width], the value at the start of a sequence
     source: int  # number of the later layer; NOT_FED as long as there is none
+    start: int = (
+        NOT_FED  # number of the layer, of contexts alone, whose value stands for the initial one; NOT_FED: none
+    )
 
     @property
     def initial_state(self) -> Array:
@@ -233,12 +247,14 @@ class State(Layer):
 
     @property
     def reads(self) -> tuple[int, ...]:
-        """The source, once there is one; and what has as many steps, if it is said."""
-        return self.inputs if self.source == NOT_FED else (*self.inputs, self.source)
+        """What has as many steps, if it is said; what it starts from; the source, once there is one."""
+        return (*self.inputs, *(index for index in (self.start, self.source) if index != NOT_FED))
 
     def renumbered(self, number: Mapping[int, int]) -> Layer:
         """The layer in a network whose layers have other numbers."""
-        return replace(self, inputs=tuple(number[i] for i in self.inputs), source=number[self.source])
+        inputs = tuple(number[i] for i in self.inputs)
+        start = self.start if self.start == NOT_FED else number[self.start]
+        return replace(self, inputs=inputs, source=number[self.source], start=start)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,6 @@ from gru_engine.builder import MAX_CONCAT, Value, Vector
 from gru_engine.layers import (
     INPUT_AXIS,
     NOT_FED,
-    Activate,
     Array,
     Attention,
     Axis,
@@ -46,18 +45,15 @@ from gru_engine.layers import (
     Input,
     Last,
     Layer,
-    Norm,
-    Slice,
     State,
-    Subsample,
     Tokens,
-    Window,
     ends_sequence,
     same_layer,
     sees_ahead,
 )
 from gru_engine.operations import Operations
 from gru_engine.precision import as_dtype, rounded_layer
+from gru_engine.summary import described, summary_row
 
 __all__ = ["MAX_CONCAT", "MAX_INPUTS", "MAX_OUTPUTS", "Network", "Value", "Vector"]
 
@@ -192,7 +188,7 @@ class Network(Operations):
         gate_activation: ActivationLike = "sigmoid",
         clip: float | None = None,
         direction: str = "forward",
-        h0: npt.ArrayLike | None = None,
+        h0: npt.ArrayLike | Vector | None = None,
         name: str | None = None,
     ) -> Value:
         """A GRU layer; its value is the new hidden state.
@@ -232,23 +228,31 @@ class Network(Operations):
             ``"reverse"`` runs from the end of the sequence to its start; the values stay in forward order.
             ``"bidirectional"`` takes every array with a leading axis of 2 (forward, reverse) and returns the
             concatenation of both.
-        h0 : array_like [H], optional
-            The hidden state at the start of a sequence. None stands for zeros.
+        h0 : array_like [H] or Value, optional
+            The hidden state at the start of a sequence. None stands for zeros. A value, or several that stand for their
+            concatenation, of width H (bidirectional: 2 H, the forward half first) that is computed of contexts alone: the
+            state that a stream has when its context is set.
         """
         x = self._vector(x, "x", tokens=True)
         if x.per_sequence:
             raise ValueError(f"gru: x is one value per sequence ({x!r}); a GRU needs one per time step")
         if direction not in ("forward", "reverse", "bidirectional"):
             raise ValueError(f"direction must be 'forward', 'reverse' or 'bidirectional', got {direction!r}")
-        arrays: dict[str, Any] = {"W": W, "U": U, "b_x": b_x, "b_h": b_h, "h0": h0}
+        start = self._initial(h0, "gru: h0")
+        arrays: dict[str, Any] = {"W": W, "U": U, "b_x": b_x, "b_h": b_h, "h0": None if start else h0}
         options: dict[str, Any] = {"width": x.width, "one_hot": x.kind == "tokens", "reset": reset, "gates": gates}
         options |= {"keep": keep, "activation": activation, "gate_activation": gate_activation, "clip": clip}
         if direction != "bidirectional":
-            return self._append_gru(x, name, direction == "reverse", gru_fields(**arrays, **options))
+            return self._append_gru(x, name, direction == "reverse", gru_fields(**arrays, **options), start)
         forward, reverse = (gru_fields(**half, **options) for half in halves(arrays))
+        starts: tuple[Value | None, ...] = (None, None)
+        if start is not None:
+            hidden = len(forward["h0"])
+            self._check_initial("gru: h0", start, 2 * hidden)
+            starts = (start[:hidden], start[hidden:])
         both = [
-            self._append_gru(x, f"{name}.forward" if name else None, False, forward),
-            self._append_gru(x, f"{name}.reverse" if name else None, True, reverse),
+            self._append_gru(x, f"{name}.forward" if name else None, False, forward, starts[0]),
+            self._append_gru(x, f"{name}.reverse" if name else None, True, reverse, starts[1]),
         ]
         return self.concat(both, name=name)
 
@@ -384,7 +388,7 @@ class Network(Operations):
 
     @property
     def initial_state(self) -> Array:
-        """The state at the start of a sequence, float64 [state_size]."""
+        """The state at the start of a sequence, float64 [state_size]; zeros for what depends on a context."""
         return np.concatenate([np.zeros(0)] + [layer.initial_state for layer in self._reached()])
 
     @property
@@ -473,7 +477,7 @@ class Network(Operations):
     def summary(self) -> str:
         """A table of the layers, one line each, and the totals."""
         head = ("", "layer", "name", "reads", "width", "weights", "details")
-        rows = [head] + [_summary_row(i, layer) for i, layer in enumerate(self._layers)]
+        rows = [head] + [summary_row(i, layer) for i, layer in enumerate(self._layers)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         right = (0, 4, 5)
         lines = [
@@ -481,12 +485,12 @@ class Network(Operations):
             for row in rows
         ]
         if len(self.inputs) > 1:
-            lines.append("inputs: " + ", ".join(f"{name} = {_described(part)}" for name, part in self.inputs.items()))
+            lines.append("inputs: " + ", ".join(f"{name} = {described(part)}" for name, part in self.inputs.items()))
         if self.contexts:
             lines.append(
-                "contexts: " + ", ".join(f"{name} = {_described(part)}" for name, part in self.contexts.items())
+                "contexts: " + ", ".join(f"{name} = {described(part)}" for name, part in self.contexts.items())
             )
-        outputs = ", ".join(f"{name} = {_described(part)}" for name, part in self.outputs.items()) or "none"
+        outputs = ", ".join(f"{name} = {described(part)}" for name, part in self.outputs.items()) or "none"
         rate = " (one per sequence)" if self.per_sequence else ""
         causal = "causal" if self.causal else "not causal"
         lines.append(f"outputs{rate}: {outputs}; {self.parameter_count} weights, state {self.state_size}, {causal}")
@@ -562,8 +566,14 @@ class Network(Operations):
 
     # ---- building blocks
 
-    def _append_gru(self, x: Value, name: str | None, reverse: bool, fields: dict[str, Any]) -> Value:
-        return self._append(Gru, [x], len(fields["h0"]), name, reverse=reverse, **fields)
+    def _append_gru(
+        self, x: Value, name: str | None, reverse: bool, fields: dict[str, Any], start: Value | None = None
+    ) -> Value:
+        hidden = len(fields["h0"])
+        if start is not None:
+            self._check_initial("gru: h0", start, hidden)
+            fields = {**fields, "start": start.index}
+        return self._append(Gru, [x], hidden, name, reverse=reverse, **fields)
 
     def _edge(self, kind: type[Layer], v: Vector, name: str | None) -> Value:
         v = self._vector(v, "v")
@@ -595,41 +605,3 @@ class Network(Operations):
         if len(given) == MAX_INPUTS:
             raise ValueError(f"a network has at most {MAX_INPUTS} inputs")
         return name
-
-
-# ---- summary
-
-
-def _described(part: slice | TokenInput) -> str:
-    return f"[{part.start}:{part.stop}]" if isinstance(part, slice) else f"a token below {part.vocab_size}"
-
-
-def _summary_row(index: int, layer: Layer) -> tuple[str, ...]:
-    weights = sum(array.size for array in layer.arrays.values())
-    details = []
-    if isinstance(layer, Gru):
-        details = [f"{layer.activation}, {layer.gate_activation}", f"reset {layer.reset}"]
-        details += [f"clip {layer.clip:g}"] if layer.clip is not None else []
-        details += ["reverse"] if layer.reverse else []
-    elif isinstance(layer, (Dense, Activate)):
-        details = [str(layer.activation)]
-    elif isinstance(layer, State):
-        details = ["not fed" if layer.source == NOT_FED else f"of {layer.source}, one step before"]
-    elif isinstance(layer, Slice):
-        details = [f"columns {layer.first} to {layer.first + layer.width - 1}"]
-    elif isinstance(layer, Window):
-        details = [f"{layer.taps} taps", f"dilation {layer.dilation}", f"{layer.ahead} ahead"]
-    elif isinstance(layer, Norm):
-        details = ["root mean square" if layer.rms else "layer", f"epsilon {layer.epsilon:g}"]
-        details += [f"{layer.parts} parts"] if layer.parts > 1 else []
-    elif isinstance(layer, Subsample):
-        details = [f"every {layer.stride}", f"from {layer.first}"]
-        details += [f"without the last {layer.dropped}"] if layer.dropped else []
-    elif isinstance(layer, Attention):
-        details = ["additive" if layer.additive else f"dot product times {layer.scale:g}"]
-        details += [f"{layer.heads} heads"] if layer.heads > 1 else []
-        details += ["causal"] if layer.causal else []
-    if layer.axis != INPUT_AXIS:
-        details += [str(layer.axis)]
-    reads = ", ".join(map(str, layer.inputs))
-    return str(index), layer.operation, layer.name, reads, str(layer.width), str(weights or ""), ", ".join(details)

@@ -49,7 +49,7 @@ class Operations(Sequences):
     def state(
         self,
         width: int,
-        initial: npt.ArrayLike | None = None,
+        initial: npt.ArrayLike | Vector | None = None,
         *,
         like: Value | None = None,
         name: str | None = None,
@@ -59,8 +59,9 @@ class Operations(Sequences):
         Parameters
         ----------
         width : int
-        initial : array_like [width], optional
-            The value at the first step of a sequence. None stands for zeros.
+        initial : array_like [width] or Value, optional
+            The value at the first step of a sequence. None stands for zeros. A value, or several that stand for their
+            concatenation, that is computed of contexts alone: the state that a stream has when its context is set.
         like : Value, optional
             A value with as many steps; None: as many as the inputs have.
 
@@ -73,12 +74,16 @@ class Operations(Sequences):
         if not self._layers:
             raise ValueError("state: the network has no input yet; input() or tokens() come first")
         width = as_size(width, "width")
-        initial = np.zeros(width, np.float32) if initial is None else initial
+        start, index = self._initial(initial, "state: initial"), NOT_FED
+        if start is not None:
+            self._check_initial("state: initial", start, width)
+            index = start.index
+        initial = np.zeros(width, np.float32) if initial is None or start is not None else initial
         array = as_array(initial, "initial", ("width",), (width,))
         steps = [] if like is None else [self._per_step(like, "like", "state")]
         if steps and steps[0].axis == INPUT_AXIS:
             steps = []
-        return self._append(State, steps, width, name, per_sequence=False, initial=array, source=NOT_FED)
+        return self._append(State, steps, width, name, per_sequence=False, initial=array, source=NOT_FED, start=index)
 
     def feed(self, state: Value, value: Vector) -> None:
         """Makes a value the source of a state: at each step the state is what the value was at the step before.

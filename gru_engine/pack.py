@@ -17,6 +17,7 @@ from gru_engine._inputs import TokenInput, as_context, check_names, not_named
 from gru_engine.activations import as_number
 from gru_engine.fold_repeats import fold_repeats
 from gru_engine.layers import (
+    NOT_FED,
     RESETS,
     Activate,
     Affine,
@@ -138,6 +139,8 @@ def _write_program(writer: _Writer, net: Network, fold: bool | str, dtype: str) 
         if isinstance(layer, Concat) and index not in sources:
             node_of[index] = writer.concat(inputs, layer.width, layer.name)
         else:
+            start = layer.start if isinstance(layer, (Gru, State)) else NOT_FED
+            inputs += [] if start == NOT_FED else [node_of[start]]
             node_of[index] = writer.layer(layer, inputs, _tensors(layers, layer, folded, dtype))
     for index in needed:
         layer = layers[index]
@@ -164,7 +167,7 @@ def _tensors(layers: Sequence[Layer], layer: Layer, fold: _Fold | None, dtype: s
         case Embedding():
             return {0: _Tensor(PLAIN, arrays["E"])}
         case State():
-            return {0: _Tensor(PLAIN, arrays["initial"][np.newaxis])}
+            return {0: _Tensor(PLAIN, arrays["initial"][np.newaxis])} if layer.start == NOT_FED else {}
         case Affine() | Norm():
             return {0: _Tensor(PLAIN, arrays["scale"][np.newaxis]), 1: _Tensor(PLAIN, arrays["shift"][np.newaxis])}
         case Attention():
@@ -185,7 +188,7 @@ def _tensors(layers: Sequence[Layer], layer: Layer, fold: _Fold | None, dtype: s
                 slots |= {5: _Tensor(PANELS, U[2:], dtype, what), 6: _Tensor(SUMS, b[:, 2:])}
             else:
                 slots |= {3: _Tensor(PANELS, U, dtype, what), 4: _Tensor(SUMS, b)}
-            return slots | {7: _Tensor(PLAIN, arrays["h0"][np.newaxis])}
+            return slots if layer.start != NOT_FED else slots | {7: _Tensor(PLAIN, arrays["h0"][np.newaxis])}
     return {}
 
 
@@ -405,6 +408,10 @@ def _parameters(layer: Layer) -> tuple[int, ...]:
             return layer.first, 1
         case Sums():
             return layer.rows, layer.gates
+        case Gru():
+            return (int(layer.start != NOT_FED),)
+        case State():  # its source follows later
+            return 0, int(layer.start != NOT_FED)
         case Window():
             return layer.taps, layer.dilation, layer.ahead
         case Norm():

@@ -95,7 +95,11 @@ class Node:
     tensors: dict[int, int]  # slot -> number of the tensor
     factor: float  # epsilon of a Norm, scale of an Attention
     parameters: tuple[int, int, int, int]
-    sums: int | None = None  # of SUMS, and of a REPEAT of it, the number of the SUMS
+    sums: int | None  # of SUMS, and of a REPEAT of it, the number of the SUMS
+    held: bool  # one value per sequence, of contexts alone
+    start: (
+        int | None
+    )  # of a GRU or STATE that does not start from an array: the node, not among its inputs, that it does from
 
 
 def read_nodes(table: Table, edges: Table, strings: Strings, tensors: list[Tensor]) -> list[Node]:
@@ -142,14 +146,26 @@ def _read_node(
         table.check(0 <= record["clip"] < np.inf, i, "clip", "a finite number that is not negative")
         table.check(record["reset"] < len(RESETS), i, "reset", f"0 to {len(RESETS) - 1}")
         table.check(record["direction"] < 2, i, "direction", "0 or 1")
+    start = None
+    if (kind is Gru and record["parameters"][0]) or (kind is State and record["parameters"][1]):
+        table.check(inputs, i, "edges", "one at least, for the initial value")
+        *others, start = inputs
+        inputs = tuple(others)
+        fits = nodes[start].held and nodes[start].sums is None and nodes[start].width == record["width"]
+        if not fits:
+            raise FormatError(
+                f"NODES[{i}] ({kind.__name__.upper()}): starts from node {start}, expected a value of contexts alone of "
+                f"width {record['width']}"
+            )
+    per_sequence = (
+        kind is Context or kind in _ENDS or (kind is not Repeat and any(nodes[a].per_sequence for a in inputs))
+    )
     node = Node(
         kind=kind,
         width=int(record["width"]),
         inputs=inputs,
         name=strings.get(table, i),
-        per_sequence=kind is Context
-        or kind in _ENDS
-        or (kind is not Repeat and any(nodes[a].per_sequence for a in inputs)),
+        per_sequence=per_sequence,
         axis=_read_axis(table, i, kind, [nodes[a] for a in inputs]),
         activation=_LINEAR
         if kind in (Norm, Attention)
@@ -162,6 +178,8 @@ def _read_node(
         factor=float(record["alpha"]) if kind in (Norm, Attention) else 0.0,
         parameters=tuple(record["parameters"].tolist()),
         sums=(nodes[inputs[0]].sums if kind is Repeat else i if kind is Sums else None) if inputs else None,
+        held=kind is Context or (per_sequence and bool(inputs) and all(nodes[a].held for a in inputs)),
+        start=start,
     )
     if kind in _GIVEN:
         _check_network_input(table, i, node, nodes)
@@ -185,7 +203,8 @@ _PARAMETERS: dict[type[Layer], int] = {
     Input: 1,
     Context: 2,
     Tokens: 1,
-    State: 1,
+    Gru: 1,
+    State: 2,
     Slice: 1,
     Window: 3,
     Norm: 2,
@@ -211,6 +230,8 @@ def _check_parameters(table: Table, i: int, kind: type[Layer]) -> None:
     p = record["parameters"].tolist()
     used = _PARAMETERS.get(kind, 0)
     table.check(not any(p[used:]), i, "parameters", f"0 for each that {kind.__name__.upper()} does not use")
+    if kind in (Gru, State):
+        table.check(p[kind is State] < 2, i, "parameters", "0 or 1, whether it starts from a value")
     if kind is Sums:
         table.check(1 <= p[1] <= 4, i, "parameters", "1 to 4 gates second")
         width = records.round_up(p[0], records.LANES) * p[1]
@@ -404,6 +425,8 @@ def _needs_later(node: Node) -> bool:
 def _check_tensors(i: int, node: Node, nodes: list[Node], tensors: list[Tensor]) -> None:
     """Just the tensors that the operation needs, in just the shapes."""
     expected = _expected_tensors(node, [nodes[a] for a in node.inputs])
+    if node.start is not None:
+        del expected[7 if node.kind is Gru else 0]
     for slot in sorted(expected.keys() | node.tensors.keys()):
         where = f"NODES[{i}].tensors[{slot}]"
         number, shape = node.tensors.get(slot), expected.get(slot)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from gru_engine._inputs import as_context, check_names, not_named
 from gru_engine.layers import (
+    NOT_FED,
     Activate,
     Add,
     Affine,
@@ -126,6 +127,12 @@ def run(
     after = list(before)
     values: list[Array] = []
     for unit in units(layers, range(len(layers))):
+        for index in unit:
+            layer = layers[index]
+            if isinstance(layer, (Gru, State)) and layer.start != NOT_FED:  # known before: of contexts alone
+                layers[index] = _starting_from(layer, values[layer.start])
+                if state is None:
+                    after[index] = before[index] = values[layer.start]
         if is_loop(layers, unit):
             loop(layers, unit, values, after, times.on(layers[unit[0]].axis), multiply)
             continue
@@ -413,6 +420,11 @@ def gru(layer: Gru, x: Array, h: Array, sequences: Sequences, multiply: Product)
         h = np.where(valid[:, t, np.newaxis], gru_step(layer, s_x[:, t], start, multiply), h)
         states[:, t] = h
     return states, h
+
+
+def _starting_from(layer: Gru | State, start: Array) -> Layer:
+    """The layer with an initial state [B, H] for each sequence in place of one for all."""
+    return replace(layer, h0=start) if isinstance(layer, Gru) else replace(layer, initial=start)
 
 
 def gru_step(layer: Gru, s_x: Array, h: Array, multiply: Product) -> Array:

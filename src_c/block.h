@@ -121,10 +121,15 @@ static inline size_t end_panel(const block *b, const gru_matrix *m) { return m->
 static float *row_at(const block *b, const gru_node *n, size_t i, size_t t);
 static float *sequence_row_at(const block *b, const gru_node *n, size_t i);
 
+/* What the state of node n is at the start of a sequence. */
+static const float *initial_row(const block *b, const gru_node *n, size_t i) {
+    return n->h0_node ? sequence_row_at(b, n->h0_node, i) : n->h0;
+}
+
 /* What stream i keeps of `source` from the step before t, or starts with: the state of node n. */
 static float *row_before(const block *b, const gru_node *n, const gru_node *source, size_t i, size_t t) {
     if (is_reset(b, i, t)) {
-        return (float *)(uintptr_t)n->h0;
+        return (float *)(uintptr_t)initial_row(b, n, i);
     }
     return t == 0 ? state_of(b, i) + n->h_offset : row_at(b, source, i, t - 1);
 }
@@ -191,7 +196,9 @@ static gru_product input_product(const block *b, const gru_node *n, size_t t0, s
     if (n->vector_input >= 0) {
         count = rows_of(b, &b->model->nodes[n->inputs[n->vector_input]], t0, t1, x);
     }
-    if (n->token_input) {
+    if (n->begun && n->sums_input) {
+        rows_of(b, &b->model->nodes[n->inputs[0]], t0, t1, (float **)(uintptr_t)start);
+    } else if (n->begun) {
         const gru_node *token = &b->model->nodes[n->inputs[0]];
         count = 0;
         for (size_t t = t0; t < t1; t++) {
@@ -199,8 +206,6 @@ static gru_product input_product(const block *b, const gru_node *n, size_t t0, s
                 start[count++] = n->start + token_at(b, token, i, t) * n->start_stride;
             }
         }
-    } else if (n->sums_input) {
-        rows_of(b, &b->model->nodes[n->inputs[0]], t0, t1, (float **)(uintptr_t)start);
     } else {
         for (size_t r = 0; r < count; r++) {
             start[r] = n->start;

@@ -312,11 +312,13 @@ static void copy_kept(const gru_node *n, float *kept, float *values, int out) {
 }
 
 void gru_state_init(const gru_model *model, float *state) {
-    gru_state_set_prepared(state, 0);
+    gru_state_set_flags(state, GRU_STATE_AT_START);
     gru_state_set_has_context(state, 0);
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
-        if (n->h0) {
+        if (n->h0_node) {
+            memset(state + n->h_offset, 0, n->state_width * sizeof(float));
+        } else if (n->h0) {
             memcpy(state + n->h_offset, n->h0, n->state_width * sizeof(float));
         } else if (n->state_width) {
             memset(state + n->h_offset, 0, (GRU_STATE_HEADER_FLOATS + n->state_width) * sizeof(float));
@@ -335,7 +337,7 @@ void gru_state_get(const gru_model *model, const float *state, float *values) {
 }
 
 void gru_state_set(const gru_model *model, float *state, const float *values) {
-    gru_state_set_prepared(state, 0);
+    gru_state_set_flags(state, 0);
     gru_state_set_has_context(state, 0);
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
@@ -363,5 +365,19 @@ gru_result gru_copy_context(const gru_model *model, const float *from, float *to
     }
     memmove(to + model->context_offset, from + model->context_offset, model->held_values_width * sizeof(float));
     gru_state_set_has_context(to, 1);
+    gru_state_begin(model, to);
     return GRU_OK;
+}
+
+void gru_state_begin(const gru_model *model, float *state) {
+    if (!(gru_state_flags(state) & GRU_STATE_AT_START)) {
+        return;
+    }
+    for (size_t i = 0; i < model->info.n_nodes; i++) {
+        const gru_node *n = &model->nodes[i];
+        if (n->h0_node) {
+            memcpy(state + n->h_offset, gru_held_row(n->h0_node, state), n->width * sizeof(float));
+            gru_state_set_flags(state, GRU_STATE_AT_START); /* what was prepared is not valid any more */
+        }
+    }
 }

@@ -91,6 +91,7 @@ typedef struct gru_node {
     size_t start_stride;
     int token_input;  /* inputs[0] is the token */
     int sums_input;   /* inputs[0] is SUMS, repeated */
+    int begun;        /* one of the two */
     int vector_input; /* number of the input that the matrix reads; -1: none */
 
     /* GRU */
@@ -105,9 +106,10 @@ typedef struct gru_node {
     size_t prepared_offset; /* of the prepared sums s_h in a state block, in floats */
 
     /* What the stream keeps from step to step: of a GRU and a STATE a value, of a WINDOW the last inputs. */
-    size_t state_width; /* in floats; 0: nothing */
-    size_t h_offset;    /* in a state block, in floats */
-    const float *h0;    /* the initial value; NULL: zeros */
+    size_t state_width;             /* in floats; 0: nothing */
+    size_t h_offset;                /* in a state block, in floats */
+    const float *h0;                /* the initial value; NULL: zeros, or */
+    const struct gru_node *h0_node; /* the held value that is the initial one */
     const struct gru_node *next_kept;
 
     /* STATE, SLICE, SUBSAMPLE, REPEAT */
@@ -175,8 +177,8 @@ struct gru_model {
     void *owned;                /* to be freed, or NULL */
 };
 
-/* A state block begins with a header of 16 floats' size, whose first word says whether the prepared sums are valid, the
- * second whether there is a context. So does the history of a WINDOW, a ring: its first word is the place of the oldest
+/* A state block begins with a header of 16 floats' size, whose first word has flags (state.h), the second says whether there
+ * is a context. So does the history of a WINDOW, a ring: its first word is the place of the oldest
  * step. */
 #define GRU_STATE_HEADER_FLOATS 16
 
@@ -195,6 +197,19 @@ static inline int gru_tokens_exist(const gru_model *m, const int32_t *tokens) {
     }
     return 1;
 }
+
+/* The row of a held value in a state block. */
+static inline float *gru_held_row(const gru_node *n, float *state) {
+    size_t column = n->column;
+    while (n->place == GRU_PLACE_PART) {
+        n = n->source;
+        column += n->column;
+    }
+    return state + n->offset + column;
+}
+
+/* Lets states start from what is held, now that there is a context. In model.c. */
+void gru_state_begin(const gru_model *model, float *state);
 
 static inline size_t gru_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 

@@ -47,7 +47,7 @@ static const float *hidden_before(const block *b, const gru_node *n, size_t i, s
     if (first_step(b) + t + 1 == length_of(b, n, i)) {
         return state_of(b, i) + n->h_offset;
     }
-    return is_reset(b, i, t + 1) ? n->h0 : row_at(b, n, i, t + 1);
+    return is_reset(b, i, t + 1) ? initial_row(b, n, i) : row_at(b, n, i, t + 1);
 }
 
 /* One step t of all active streams, from the sums of the input half that `mx` describes. */

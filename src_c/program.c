@@ -108,8 +108,9 @@ static gru_result take_input_half(reader *in, uint32_t node, gru_node *n, size_t
     const gru_node *sums = sums_of(&nodes[n->inputs[0]]);
     n->token_input = nodes[n->inputs[0]].op == GRU_OP_TOKENS;
     n->sums_input = sums != NULL;
-    n->vector_input = n->n_inputs == 2 ? 1 : n->token_input || n->sums_input ? -1 : 0;
-    if (n->n_inputs == 2 && (!(n->token_input || n->sums_input) || gates != 3)) {
+    n->begun = n->token_input || n->sums_input;
+    n->vector_input = n->n_inputs == 2 ? 1 : n->begun ? -1 : 0;
+    if (n->n_inputs == 2 && (!n->begun || gates != 3)) {
         return bad(in, "node %u has two inputs; only a GRU of three gates may, and the first is the token or SUMS",
                    node);
     }
@@ -149,7 +150,9 @@ static gru_result take_gru(reader *in, uint32_t node, gru_node *n, const unsigne
         TRY(take_matrix(in, node, 5, "U_n", width, width, 1, &n->u_n));
         TRY(take_floats(in, node, 6, "b_hn", GRU_LAYOUT_SUMS, 1, width, 1, &n->b_hn));
     }
-    TRY(take_floats(in, node, 7, "h0", GRU_LAYOUT_PLAIN, 1, width, 1, &n->h0));
+    if (!n->h0_node) {
+        TRY(take_floats(in, node, 7, "h0", GRU_LAYOUT_PLAIN, 1, width, 1, &n->h0));
+    }
     n->state_width = width;
     n->fused = n->reset == GRU_RESET_AFTER && n->act.code == GRU_ACT_TANH && n->gate_act.code == GRU_ACT_SIGMOID &&
                !(n->clip > 0) && (!n->w.data || n->w.dtype == n->u.dtype);
@@ -301,7 +304,7 @@ static gru_result take_state(reader *in, uint32_t node, gru_node *n, const unsig
     }
     n->source = &in->model->nodes[source];
     n->state_width = n->width;
-    return take_floats(in, node, 0, "initial value", GRU_LAYOUT_PLAIN, 1, n->width, 1, &n->h0);
+    return n->h0_node ? GRU_OK : take_floats(in, node, 0, "initial value", GRU_LAYOUT_PLAIN, 1, n->width, 1, &n->h0);
 }
 
 /* Inputs stand side by side in the vector, or in the array of tokens, of a step; contexts, behind them, in a vector of
@@ -345,14 +348,14 @@ static unsigned allowed_slots(const gru_node *n) {
     const unsigned start = n->sums_input ? 0 : n->token_input ? 1u << 2 : 1u << 1;
     const unsigned matrix = n->vector_input >= 0 ? 1u : 0;
     switch (n->op) {
-    case GRU_OP_EMBEDDING:
-    case GRU_OP_STATE: return 1u;
+    case GRU_OP_EMBEDDING: return 1u;
+    case GRU_OP_STATE: return n->h0_node ? 0 : 1u;
     case GRU_OP_ATTENTION: return n->scale ? 1u : 0;
     case GRU_OP_AFFINE:
     case GRU_OP_SUMS:
     case GRU_OP_NORM: return 3u;
     case GRU_OP_DENSE: return start | matrix;
-    case GRU_OP_GRU: return start | matrix | (n->reset == GRU_RESET_BEFORE ? 0xF8u : 0x98u);
+    case GRU_OP_GRU: return start | matrix | (n->reset == GRU_RESET_BEFORE ? 0x78u : 0x18u) | (n->h0_node ? 0 : 0x80u);
     default: return 0;
     }
 }
@@ -361,9 +364,10 @@ static unsigned allowed_slots(const gru_node *n) {
 static unsigned n_parameters(int op) {
     switch (op) {
     case GRU_OP_TOKENS:
-    case GRU_OP_STATE:
+    case GRU_OP_GRU:
     case GRU_OP_REPEAT:
     case GRU_OP_SLICE: return 1;
+    case GRU_OP_STATE:
     case GRU_OP_INPUT:
     case GRU_OP_SUMS:
     case GRU_OP_NORM: return 2;
@@ -496,6 +500,24 @@ static gru_result check_widths(reader *in, uint32_t node, const gru_node *n) {
                : bad(in, "node %u has width %zu, its inputs imply %llu", node, n->width, (unsigned long long)expected);
 }
 
+/* What the state of a GRU or a STATE is at first, if it is not an array: the last of the inputs, which is none then. */
+static gru_result take_start(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
+    const int has_start = n->op == GRU_OP_GRU || n->op == GRU_OP_STATE;
+    const uint32_t given = has_start ? parameter(r, n->op == GRU_OP_STATE) : 0;
+    if (!given) {
+        return GRU_OK;
+    }
+    if (given > 1 || !n->n_inputs) {
+        return bad(in, "node %u: a start of kind %u among %zu inputs", node, given, n->n_inputs);
+    }
+    n->n_inputs--;
+    n->h0_node = &in->model->nodes[n->inputs[n->n_inputs]];
+    if (!n->h0_node->held || sums_of(n->h0_node) || n->h0_node->width != n->width) {
+        return bad(in, "node %u starts from what is no value of contexts alone, of its width %zu", node, n->width);
+    }
+    return GRU_OK;
+}
+
 static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
     gru_node *n = &in->model->nodes[node];
     const unsigned char *r = record(in, NODES, node, NODE_NBYTES);
@@ -533,6 +555,7 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
         TRY(take_network_input(in, node, n, r));
         return check_unused(in, node, n, r);
     }
+    TRY(take_start(in, node, n, r));
     TRY(check_inputs(in, node, n));
     TRY(take_steps(in, node, n, r));
     if (op == GRU_OP_WINDOW) {

@@ -81,7 +81,7 @@ static void run_group(block *b) {
     }
     for (size_t i = b->member; i < b->n_streams; i += b->n_members) {
         if (axis_length(b, 0, i)) {
-            gru_state_set_prepared(b->args->states[b->order[i]], 0);
+            gru_state_set_flags(b->args->states[b->order[i]], 0);
         }
     }
     if (m->info.per_sequence) {

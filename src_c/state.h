@@ -7,13 +7,20 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline int gru_state_is_prepared(const float *state) {
-    uint32_t flag;
-    memcpy(&flag, state, sizeof flag);
-    return flag == 1;
+enum {
+    GRU_STATE_PREPARED = 1, /* the prepared sums are valid */
+    GRU_STATE_AT_START = 2  /* the hidden states are the initial ones */
+};
+
+static inline uint32_t gru_state_flags(const float *state) {
+    uint32_t flags;
+    memcpy(&flags, state, sizeof flags);
+    return flags;
 }
 
-static inline void gru_state_set_prepared(float *state, uint32_t flag) { memcpy(state, &flag, sizeof flag); }
+static inline void gru_state_set_flags(float *state, uint32_t flags) { memcpy(state, &flags, sizeof flags); }
+
+static inline int gru_state_is_prepared(const float *state) { return gru_state_flags(state) & GRU_STATE_PREPARED; }
 
 static inline int gru_state_has_context(const float *state) {
     uint32_t flag;

@@ -32,7 +32,7 @@ gru_result gru_step(const gru_model *model, float *state, const float *vector, c
                      .rows = memory,
                      .prepared = gru_state_is_prepared(state)};
     run_steps(&b);
-    gru_state_set_prepared(state, 0);
+    gru_state_set_flags(state, 0);
     if (model->info.per_sequence) {
         run_sequences(&b);
     }
@@ -60,7 +60,7 @@ gru_result gru_prepare(const gru_model *model, float *state, void *workspace) {
             products_of(kernels, &product)->sums(&product, 1, &out, 0, n->u.panels);
         }
     }
-    gru_state_set_prepared(state, 1);
+    gru_state_set_flags(state, gru_state_flags(state) | GRU_STATE_PREPARED);
     return GRU_OK;
 }
 
@@ -90,5 +90,6 @@ gru_result gru_set_context(const gru_model *model, float *state, const float *co
         }
     }
     gru_state_set_has_context(state, 1);
+    gru_state_begin(model, state);
     return GRU_OK;
 }

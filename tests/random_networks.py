@@ -134,6 +134,10 @@ class _Builder:
             self.net.context(self.size(), name=f"c{i}" if n > 1 or self.chance(0.5) else None) for i in range(n)
         ]
 
+    def start(self, width: int) -> Value | None:
+        """Sometimes an initial state that is computed of contexts."""
+        return self.dense(self.held[-1], width, self.pick(BOUNDED)) if self.held and self.chance(0.3) else None
+
     def hold(self, like: Value) -> None:
         """Some values of contexts alone, and all of them at the steps of another one."""
         for _ in range(int(self.rng.integers(0, 4))):
@@ -255,7 +259,7 @@ class _Builder:
             gate_activation=gate,
             clip=clip,
             direction=direction,
-            h0=self.uniform(1, *lead, H) if self.chance(0.3) else None,
+            h0=self.start(H * (2 if lead else 1)) or (self.uniform(1, *lead, H) if self.chance(0.3) else None),
             name=name,
         )
 
@@ -352,7 +356,7 @@ class _Builder:
         """A recurrent cell made of states and other layers: bounded, so that no error grows."""
         net, width = self.net, self.size()
         like = x[0] if isinstance(x, list) else x
-        s = net.state(width, self.uniform(1, width) if self.chance(0.5) else None, like=like)
+        s = net.state(width, self.start(width) or (self.uniform(1, width) if self.chance(0.5) else None), like=like)
         kind = self.rng.integers(7)
         seen = self.dense(x, width, "linear") if self.chance(0.5) else None  # does not wait for the loop
         inside = [s] if seen is not None else [*(x if isinstance(x, list) else [x]), s]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +13,10 @@ import pytest
 
 import gru_engine as ge
 from gru_engine import format
-from gru_engine.__main__ import main
 from gru_engine.layers import Context, Dense, Gru, Sums
 
-from .file_tools import section, sign
 from .helpers import Array, assert_bits, each_isa, gru_arrays, token_network, uniform
 from .random_networks import random_input, random_network
-from .test_files import check_agreement, refused
 from .test_random_networks import check_outputs
 
 
@@ -82,12 +78,37 @@ def bidirectional(rng: np.random.Generator) -> ge.Network:
     return net
 
 
+def starting(rng: np.random.Generator) -> ge.Network:
+    """Initial states of contexts: of a GRU, one in a loop, a state; of a context itself, a part of it, and what is computed."""
+    net = ge.Network()
+    x, c = net.input(3), net.context(20)
+    e = net.dense(c, uniform(rng, 0.3, 17, 20), uniform(rng, 1, 17), activation="tanh")
+    h = net.gru([net.repeat(e, like=x), x], **{**gru_arrays(rng, 17, 20), "h0": e})
+    s = net.state(5, c[3:8])
+    looped = net.gru([s, x], **{**gru_arrays(rng, 20, 8), "h0": c})
+    net.feed(s, net.dense(looped, uniform(rng, 0.2, 5, 20), activation="softsign"))
+    net.output([h, looped, s])
+    return net
+
+
+def starting_both(rng: np.random.Generator) -> ge.Network:
+    """Both directions start from a context."""
+    net = ge.Network()
+    x, c = net.input(3), net.context(12)
+    arrays = [gru_arrays(rng, 6, 3) for _ in range(2)]
+    both: dict[str, Any] = {name: np.stack([each[name] for each in arrays]) for name in arrays[0]}
+    net.output(net.gru(x, direction="bidirectional", **{**both, "h0": [c[:6], c[6:]]}))
+    return net
+
+
 NETWORKS: tuple[Callable[[np.random.Generator], ge.Network], ...] = (
     speaker_network,
     two_contexts,
     summary_network,
     decoder,
     bidirectional,
+    starting,
+    starting_both,
 )
 
 
@@ -302,6 +323,80 @@ def test_what_keeps_a_context() -> None:
     pool.close(slots[0])
     assert pool.open() == slots[0]
     assert pool.get_context(slots[0]) is None, "a new stream has none"
+
+
+def test_initial_states() -> None:
+    """Promise: they are the context's when it is set at the start and after ``reset``, not in the middle or of a given state."""
+    net, rng = made(starting), np.random.default_rng(14)
+    model = ge.load(net.tobytes())
+    x, (c, d) = random_input(rng, net, 8), random_context(rng, net, 2)
+    wanted = model.run(x, context=c)
+    assert not np.array_equal(wanted[0], model.run(x, context=d)[0])
+    (e,) = (layer for layer in net.layers if isinstance(layer, Dense) and layer.width == 17)
+    stream = model.stream(context=c)
+    np.testing.assert_allclose(stream.state[:17], np.tanh(e.W @ c + e.b), atol=1e-6)
+    assert_bits(stream.state[17:22], c[3:8], "a part of the context")
+    assert_bits(stream.state[22:], c, "all of it")
+    stream.set_context(d)
+    stream.prepare()
+    stream.set_context(c)  # still at the start: what was prepared is not valid any more
+    assert_bits(stream.run(x[:4]), wanted[:4], "the last context before the first step")
+    state = stream.state
+    stream.set_context(d)
+    assert_bits(stream.state, state, "in the middle the state stays")
+    assert_bits(stream.run(x[4:]), model.run(x[4:], state=state, context=d), "a given state stays")
+    stream.reset()
+    assert_bits(stream.run(x), model.run(x, context=d), "reset starts from the context")
+    stream.state = state
+    stream.set_context(c)
+    assert_bits(stream.run(x[4:]), wanted[4:], "a state that was set stays")
+
+    pool = model.pool(2)
+    slots = [pool.open(), pool.open(context=d)]
+    pool.set_context(slots, c)
+    assert_bits(pool.step(slots, x[[0, 0]])[1], wanted[0], "a pool")
+    pool.reset(slots[0])
+    assert_bits(pool.step(slots, x[[0, 1]]), wanted[:2], "after reset")
+    begins = np.zeros((2, 8), bool)
+    begins[0, 3] = begins[1, 5] = True
+    contexts = np.stack([c, d])
+    y = model.run(np.stack([x, x]), context=contexts, reset=begins)
+    assert_bits(y[0, 3:], model.run(x[3:], context=c), "a new sequence in the middle")
+    assert_bits(y[1, 5:], model.run(x[5:], context=d), "of another stream")
+    reference = ge.reference.run(net, np.stack([x, x]), context=contexts, reset=begins)
+    np.testing.assert_allclose(y, reference, atol=2e-6)
+    np.testing.assert_allclose(
+        ge.reference.run(net, x[4:], state=state, context=d), model.run(x[4:], state=state, context=d), atol=2e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda n, x, c: n.gru(x, np.ones((9, 2)), np.ones((9, 3)), h0=c), "gru: h0 must be of width 3, got <Value 1"),
+        (
+            lambda n, x, c: n.gru(x, np.ones((9, 2)), np.ones((9, 3)), h0=x),
+            "gru: h0 must be an array or a value that is",
+        ),
+        (lambda n, x, c: n.state(3, c), "state: initial must be of width 3, got <Value 1"),
+        (
+            lambda n, x, c: n.state(2, n.last(x)),
+            "state: initial must be an array or a value that is computed of contexts",
+        ),
+        (
+            lambda n, x, c: n.state(4, n.repeat(c, like=x)),
+            "state: initial must be an array or a value that is computed",
+        ),
+        (
+            lambda n, x, c: n.gru(x, np.ones((2, 9, 2)), np.ones((2, 9, 3)), direction="bidirectional", h0=c),
+            "gru: h0 must be of width 6, got <Value 1",
+        ),
+    ],
+)
+def test_initial_states_that_are_refused(build: Callable[..., Any], message: str) -> None:
+    net = ge.Network()
+    with pytest.raises(ValueError, match=message):
+        build(net, net.input(2), net.context(4))
 
 
 def test_no_context_no_step() -> None:
@@ -533,98 +628,3 @@ def test_contexts_that_reach_no_output_stay() -> None:
     assert list(model.contexts) == ["c", "d"]
     assert kinds(net.tobytes()) == ["Input", "Context", "Context", "Slice", "Repeat", "Add"]
     assert model.run([[1], [2]], context=[5, 7, np.nan]).tolist() == [[8], [9]]
-
-
-# ---- files
-
-
-@pytest.mark.parametrize("make", NETWORKS)
-def test_golden_cases(make: Callable[..., ge.Network], tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Promise: a case keeps its context, and ``verify`` runs it with that."""
-    net, rng = made(make), np.random.default_rng(12)
-    x, c = random_input(rng, net, 6), random_context(rng, net)
-    y = ge.reference.run(net, x, context=c)
-    path = tmp_path / "context.gru"
-    net.save(path, golden=[(x, y, 1e-5, c), (x[:1], None, 0.0, c * 2)])
-    first, second = format.read(path).golden
-    assert_bits(first.context, c, "the context")
-    assert_bits(second.context, c * 2, "another one")
-    assert_bits(first.engine.reshape(-1), ge.load(path).run(x, context=c).reshape(-1), "the engine's output")
-    assert main(["verify", str(path)]) == 0
-    assert "golden case 0: 6 steps, the bits of the export" in capsys.readouterr().out
-    assert main(["info", str(path)]) == 0
-    assert "contexts: " in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"golden\[0\]: context must be given"):
-        net.tobytes(golden=[(x, y, 1e-5)])
-    with pytest.raises(ValueError, match=r"golden\[0\] must be .*, got tuple of 5"):
-        net.tobytes(golden=[(x, y, 1e-5, c, c)])
-
-
-def test_golden_cases_byte_by_byte() -> None:
-    """Promise: the blocks of docs/FORMAT.md, section 6; what is forged there is refused by name."""
-    net, rng = made(decoder), np.random.default_rng(13)
-    x, c = random_input(rng, net, 6), random_context(rng, net)
-    data = net.tobytes(golden=[(x, None, 0.5, c)])
-    start, size = section(data, 7)
-    assert struct.unpack_from("<5IfIII", data, start) == (1 + 4, 6, 1, 6, 9, 0.5, 0, 0, 6)
-    assert size == 64 + 64 + 64 + 256, "header, 6 tokens, 6 floats, 6 x 9 floats"
-    assert data[start + 64 : start + 88] == x.astype("<i4").tobytes()
-    assert data[start + 128 : start + 152] == c.astype("<f4").tobytes()
-    for offset, value, message in (
-        (0, 1, "kind at byte .* is 1, expected 5"),
-        (32, 5, "context at byte .* is 5, expected 6"),
-        (36, 1, "reserved_36"),
-        (152, 1, r"golden case 0: byte \d+ of the padding is 1, expected 0"),
-    ):
-        changed = bytearray(data)
-        struct.pack_into("<I", changed, start + offset, value)
-        with pytest.raises(ge.FormatError, match=message):
-            format.read(sign(bytes(changed)))
-
-
-def edited(data: bytes, node: int, offset: int, value: int) -> bytes:
-    """The file with another u32 in a node record, checksums and digest right."""
-    changed = bytearray(data)
-    struct.pack_into("<I", changed, section(data, 1)[0] + 128 * node + offset, value)
-    return sign(bytes(changed))
-
-
-def test_forged_files() -> None:
-    """Promise: both readers refuse contexts and SUMS that are none, or stand where they cannot; they agree on everything."""
-    data = made(two_contexts).tobytes()
-    names = kinds(data)
-    sums, repeat, gru = names.index("Sums"), names.index("Sums") + 1, names.index("Gru")
-    assert names[:3] == ["Input", "Context", "Context"]
-    assert names[repeat] == "Repeat"
-    name = struct.unpack_from("<I", data, section(data, 1)[0] + 20)[0]  # of the input
-    edge = (section(data, 2)[0] - section(data, 1)[0]) // 4 * 4  # from the nodes to the edges
-    first = struct.unpack_from("<I", data, section(data, 1)[0] + 128 * gru + 8)[0]
-    for node, offset, value, message in (
-        (1, 100, 0, r"NODES\[1\].parameters .* expected 4, where the inputs before end"),
-        (1, 100, 2, r"NODES\[1\]"),
-        (2, 96, 4, r"NODES\[2\].parameters .* expected 3, where the inputs before end"),
-        (0, 100, 1, r"NODES\[0\].parameters .* expected an input of the steps before a context"),
-        (1, 20, name, r"NODES\[1\].name .* expected another than an input's"),
-        (2, 20, 0, r"NODES\[2\].name .* expected one for each input"),
-        (sums, 96, 15, rf"NODES\[{sums}\]|SUMS of"),
-        (sums, 100, 0, rf"NODES\[{sums}\].parameters .* 1 to 4 gates"),
-        (sums, 100, 5, rf"NODES\[{sums}\].parameters .* 1 to 4 gates"),
-        (sums, 4, 47, rf"NODES\[{sums}\].width .* expected 48"),
-        (sums, 64, 2**32 - 1, rf"NODES\[{sums}\].tensors\[0\] is empty"),
-        (repeat, 0, 6, rf"NODES\[{repeat}\] \(CONCAT\): input 0 is SUMS, with which only a GRU can begin"),
-        (repeat, 0, 26, rf"NODES\[{repeat}\].operation .* is 26, expected 3 to 25"),
-        (gru, 52, 3, rf"NODES\[{gru}\]"),
-        (0, edge + 4 * first, 0, rf"NODES\[{gru}\] \(GRU\): of two inputs the first is TOKENS or SUMS"),
-        (0, edge + 4 * first, sums, rf"NODES\[{gru}\] \(GRU\): reads a value per sequence where it cannot"),
-    ):
-        forged = edited(data, node, offset, value)
-        with pytest.raises(ge.FormatError, match=message):
-            format.read(forged)
-        assert refused(forged), f"node {node}, offset {offset}, value {value}"
-    for node in range(len(names)):
-        for offset in range(0, 128, 4):
-            for value in (0, 1, 2, 3, 16, 23, 25, 2**31, 2**32 - 1):
-                check_agreement(edited(data, node, offset, value), f"node {node}, offset {offset}, value {value}")
-    for i in range(section(data, 2)[1] // 4):
-        for value in range(len(names)):
-            check_agreement(edited(data, 0, edge + 4 * i, value), f"edge {i}, value {value}")

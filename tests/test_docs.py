@@ -73,9 +73,17 @@ PREPARED: dict[str, Callable[[np.random.Generator], None]] = {
     "docs/export/ARRAYS.md": prepare_arrays,
     "docs/export/KERAS.md": prepare_keras,
 }
+
+
+def check_contexts(names: dict[str, Any], printed: str) -> None:
+    assert names["model"].contexts == {"speaker": slice(0, 32)}
+    assert names["y"].shape == (10,)
+
+
 CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": check_readme,
     "docs/VARIANTS.md": check_variants,
+    "docs/CONTEXTS.md": check_contexts,
     "docs/GENERATION.md": check_generation,
     "docs/export/ARRAYS.md": check_arrays,
     "docs/export/KERAS.md": check_keras,
