@@ -53,7 +53,7 @@ from gru_engine.layers import (
 )
 from gru_engine.operations import Operations
 from gru_engine.precision import as_dtype, rounded_layer
-from gru_engine.summary import described, summary_row
+from gru_engine.summary import summary_of
 
 __all__ = ["MAX_CONCAT", "MAX_INPUTS", "MAX_OUTPUTS", "Network", "Value", "Vector"]
 
@@ -476,25 +476,7 @@ class Network(Operations):
 
     def summary(self) -> str:
         """A table of the layers, one line each, and the totals."""
-        head = ("", "layer", "name", "reads", "width", "weights", "details")
-        rows = [head] + [summary_row(i, layer) for i, layer in enumerate(self._layers)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        right = (0, 4, 5)
-        lines = [
-            "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
-            for row in rows
-        ]
-        if len(self.inputs) > 1:
-            lines.append("inputs: " + ", ".join(f"{name} = {described(part)}" for name, part in self.inputs.items()))
-        if self.contexts:
-            lines.append(
-                "contexts: " + ", ".join(f"{name} = {described(part)}" for name, part in self.contexts.items())
-            )
-        outputs = ", ".join(f"{name} = {described(part)}" for name, part in self.outputs.items()) or "none"
-        rate = " (one per sequence)" if self.per_sequence else ""
-        causal = "causal" if self.causal else "not causal"
-        lines.append(f"outputs{rate}: {outputs}; {self.parameter_count} weights, state {self.state_size}, {causal}")
-        return "\n".join(lines)
+        return summary_of(self)
 
     # ---- files
 

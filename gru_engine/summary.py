@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from gru_engine._inputs import TokenInput
 from gru_engine.layers import (
     INPUT_AXIS,
@@ -19,14 +21,36 @@ from gru_engine.layers import (
     Window,
 )
 
+if TYPE_CHECKING:
+    from gru_engine.network import Network
 
-def described(part: slice | TokenInput) -> str:
-    """A part of the input or output vector, or a token, in a few words."""
+
+def summary_of(net: Network) -> str:
+    """A table of the layers, one line each, and the totals."""
+    head = ("", "layer", "name", "reads", "width", "weights", "details")
+    rows = [head] + [_summary_row(i, layer) for i, layer in enumerate(net.layers)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    right = (0, 4, 5)
+    lines = [
+        "  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+        for row in rows
+    ]
+    if len(net.inputs) > 1:
+        lines.append("inputs: " + ", ".join(f"{name} = {_described(part)}" for name, part in net.inputs.items()))
+    if net.contexts:
+        lines.append("contexts: " + ", ".join(f"{name} = {_described(part)}" for name, part in net.contexts.items()))
+    outputs = ", ".join(f"{name} = {_described(part)}" for name, part in net.outputs.items()) or "none"
+    rate = " (one per sequence)" if net.per_sequence else ""
+    causal = "causal" if net.causal else "not causal"
+    lines.append(f"outputs{rate}: {outputs}; {net.parameter_count} weights, state {net.state_size}, {causal}")
+    return "\n".join(lines)
+
+
+def _described(part: slice | TokenInput) -> str:
     return f"[{part.start}:{part.stop}]" if isinstance(part, slice) else f"a token below {part.vocab_size}"
 
 
-def summary_row(index: int, layer: Layer) -> tuple[str, ...]:
-    """The line of a layer."""
+def _summary_row(index: int, layer: Layer) -> tuple[str, ...]:
     weights = sum(array.size for array in layer.arrays.values())
     details = []
     if isinstance(layer, Gru):

@@ -39,7 +39,7 @@ def test_golden_cases(make: Callable[..., ge.Network], tmp_path: Any, capsys: py
     assert "contexts: " in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"golden\[0\]: context must be given"):
         net.tobytes(golden=[(x, y, 1e-5)])
-    with pytest.raises(ValueError, match=r"golden\[0\] must be .*, got 5 parts"):
+    with pytest.raises(TypeError, match=r"golden\[0\] must be .*, got tuple of 5"):
         net.tobytes(golden=[(x, y, 1e-5, c, c)])
 
 

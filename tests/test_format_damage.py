@@ -181,7 +181,14 @@ FORGED: list[tuple[str, int, str, Any, str]] = [
         1,
         "p0",
         1,
-        r"NODES\[1\].parameters at byte 1184 is \[1, 0, 0, 0\], expected 0 for each that GRU does not use",
+        r"NODES\[1\] \(GRU\): starts from node 0, expected a value of contexts alone of width 3",
+    ),
+    (
+        "NODES",
+        1,
+        "p1",
+        1,
+        r"NODES\[1\].parameters at byte 1184 is \[0, 1, 0, 0\], expected 0 for each that GRU does not use",
     ),
     (
         "NODES",
