@@ -198,6 +198,12 @@ static inline int gru_tokens_exist(const gru_model *m, const int32_t *tokens) {
     return 1;
 }
 
+/* The SUMS that a node is, or that it repeats; NULL if there are none. */
+static inline const gru_node *gru_sums_of(const gru_node *n) {
+    n = n->op == GRU_OP_REPEAT ? n->source : n;
+    return n->op == GRU_OP_SUMS ? n : NULL;
+}
+
 /* The row of a held value in a state block. */
 static inline float *gru_held_row(const gru_node *n, float *state) {
     size_t column = n->column;

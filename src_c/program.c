@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Reading a .gru file, second half: nodes and outputs. Every input is an earlier node, but for the source of a STATE;
+/* Reading a .gru file, second part: nodes. Every input is an earlier node, but for the source of a STATE;
  * every tensor has just the shape that its node needs. */
 #include "reader.h"
 
@@ -32,16 +32,12 @@ static gru_result take_tensor(reader *in, uint32_t node, unsigned slot, const ch
     return GRU_OK;
 }
 
-static const unsigned char *data_of(const reader *in, const unsigned char *tensor) {
-    return in->bytes + u64_at(tensor + 24);
-}
-
 /* Likewise, of layout PLAIN or SUMS. */
 static gru_result take_floats(reader *in, uint32_t node, unsigned slot, const char *what, enum gru_layout layout,
                               size_t rows, size_t cols, size_t gates, const float **data) {
     const unsigned char *tensor;
     const gru_result result = take_tensor(in, node, slot, what, layout, rows, cols, gates, &tensor);
-    *data = tensor ? (const float *)(const void *)data_of(in, tensor) : NULL;
+    *data = tensor ? (const float *)(const void *)(in->bytes + u64_at(tensor + 24)) : NULL;
     return result;
 }
 
@@ -54,7 +50,7 @@ static gru_result take_matrix(reader *in, uint32_t node, unsigned slot, const ch
     }
     if (tensor) {
         m->dtype = (enum gru_dtype)u32_at(tensor + 4);
-        m->data = data_of(in, tensor);
+        m->data = in->bytes + u64_at(tensor + 24);
         m->panel_nbytes = (size_t)panel_nbytes(m->dtype, cols, gates);
     }
     return GRU_OK;
@@ -93,19 +89,13 @@ static gru_result take_activation(reader *in, uint32_t node, const unsigned char
     return GRU_OK;
 }
 
-/* The SUMS that a node is, or that it repeats; NULL if there are none. */
-static const gru_node *sums_of(const gru_node *n) {
-    n = n->op == GRU_OP_REPEAT ? n->source : n;
-    return n->op == GRU_OP_SUMS ? n : NULL;
-}
-
 /* The starts of sums: a bias row, a table with a row per token, or the value of SUMS. Sets w as well. */
 static gru_result take_input_half(reader *in, uint32_t node, gru_node *n, size_t gates) {
     const gru_node *nodes = in->model->nodes;
     if (n->n_inputs < 1 || n->n_inputs > 2) {
         return bad(in, "node %u has %zu inputs, expected 1 or 2", node, n->n_inputs);
     }
-    const gru_node *sums = sums_of(&nodes[n->inputs[0]]);
+    const gru_node *sums = gru_sums_of(&nodes[n->inputs[0]]);
     n->token_input = nodes[n->inputs[0]].op == GRU_OP_TOKENS;
     n->sums_input = sums != NULL;
     n->begun = n->token_input || n->sums_input;
@@ -420,7 +410,7 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
             return bad(in, "node %u: input %zu is %s", node, i,
                        token ? "the token, expected a vector" : "a vector, expected the token");
         }
-        if (sums_of(a) && n->op != GRU_OP_REPEAT && (n->op != GRU_OP_GRU || i > 0)) {
+        if (gru_sums_of(a) && n->op != GRU_OP_REPEAT && (n->op != GRU_OP_GRU || i > 0)) {
             return bad(in, "node %u: input %zu is SUMS, with which only a GRU can begin", node, i);
         }
         n_per_sequence += a->per_sequence;
@@ -512,7 +502,7 @@ static gru_result take_start(reader *in, uint32_t node, gru_node *n, const unsig
     }
     n->n_inputs--;
     n->h0_node = &in->model->nodes[n->inputs[n->n_inputs]];
-    if (!n->h0_node->held || sums_of(n->h0_node) || n->h0_node->width != n->width) {
+    if (!n->h0_node->held || gru_sums_of(n->h0_node) || n->h0_node->width != n->width) {
         return bad(in, "node %u starts from what is no value of contexts alone, of its width %zu", node, n->width);
     }
     return GRU_OK;
@@ -587,84 +577,6 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
     return check_unused(in, node, n, r);
 }
 
-/* Whether an operation can stand in a loop, which goes step by step. */
-static int may_loop(const gru_node *n) {
-    return !n->per_sequence && !n->reverse && !n->ahead && n->op != GRU_OP_SUBSAMPLE && n->op != GRU_OP_REPEAT &&
-           n->op != GRU_OP_ATTENTION;
-}
-
-/* The sources of states; and loops, from a STATE to its source, those that overlap made one. */
-static gru_result take_loops(reader *in) {
-    gru_node *nodes = in->model->nodes;
-    for (uint32_t i = 0; i < in->n_nodes; i++) {
-        if (nodes[i].op != GRU_OP_STATE) {
-            continue;
-        }
-        uint32_t end = i + 1;
-        for (uint32_t j = i; j < end; j++) {
-            const gru_node *n = &nodes[j], *source = n->source;
-            if (!may_loop(n)) {
-                return bad(in, "node %u: operation %d cannot stand in a loop, here from node %u on", j, n->op, i);
-            }
-            if (n->op != GRU_OP_STATE) {
-                continue;
-            }
-            if (source->op <= GRU_OP_TOKENS || source->op == GRU_OP_STATE || source->op == GRU_OP_SLICE ||
-                source->width != n->width || source->axis != n->axis) {
-                return bad(in, "node %u: its source, node %u, has operation %d and width %zu; it cannot be its state",
-                           j, (unsigned)(source - nodes), source->op, source->width);
-            }
-            if ((uint32_t)(source - nodes) + 1 > end) {
-                end = (uint32_t)(source - nodes) + 1;
-            }
-        }
-        nodes[i].loop_end = end;
-        i = end - 1;
-    }
-    return GRU_OK;
-}
-
-static gru_result take_outputs(reader *in) {
-    gru_model *model = in->model;
-    uint64_t next = 0;
-    for (uint32_t i = 0; i < in->n_outputs; i++) {
-        const unsigned char *r = record(in, OUTPUTS, i, OUTPUT_NBYTES);
-        gru_output *o = &model->outputs[i];
-        uint32_t name = u32_at(r + 4);
-        o->node = u32_at(r);
-        if (o->node >= in->n_nodes || model->nodes[o->node].op == GRU_OP_TOKENS || sums_of(&model->nodes[o->node])) {
-            return bad(in, "output %u is node %u, which is not a vector of this network", i, o->node);
-        }
-        const gru_node *n = &model->nodes[o->node];
-        if (!is_name(in, name) || !*string_at(in, name)) {
-            return bad(in, "output %u has no name", i);
-        }
-        o->name = string_at(in, name);
-        o->first = u32_at(r + 8);
-        o->width = u32_at(r + 12);
-        if (o->first != next || o->width != n->width) {
-            return bad(in, "output %u: floats %zu and %zu more, expected %llu and %zu", i, o->first, o->width,
-                       (unsigned long long)next, n->width);
-        }
-        next += o->width;
-        if (next > MAX_WIDTH) {
-            return bad(in, "the outputs are wider than %u floats", MAX_WIDTH);
-        }
-        if (n->per_sequence != model->nodes[model->outputs[0].node].per_sequence) {
-            return bad(in, "output %u is %s, the first one is not", i, n->per_sequence ? "per sequence" : "per step");
-        }
-        if (n->axis != model->nodes[model->outputs[0].node].axis) {
-            return bad(in, "output %u has another number of steps than the first one", i);
-        }
-        for (uint32_t j = 0; j < i; j++) {
-            if (strcmp(model->outputs[j].name, o->name) == 0) {
-                return bad(in, "outputs %u and %u have the same name", j, i);
-            }
-        }
-    }
-    return GRU_OK;
-}
-
 gru_result gru_read_program(reader *in) {
     gru_model *model = in->model;
     model->nodes = calloc(in->n_nodes, sizeof *model->nodes);
@@ -682,6 +594,6 @@ gru_result gru_read_program(reader *in) {
     if (next_edge != in->n_edges) {
         return bad(in, "the nodes have %u edges, section EDGES has %u", next_edge, in->n_edges);
     }
-    TRY(take_loops(in));
-    return take_outputs(in);
+    TRY(gru_read_loops(in));
+    return gru_read_outputs(in);
 }

@@ -97,5 +97,8 @@ static inline uint64_t panel_nbytes(uint32_t dtype, uint64_t cols, uint64_t gate
 
 /* Builds the nodes and outputs of in->model. In program.c. */
 gru_result gru_read_program(reader *in);
+/* Their second half: loops and outputs, of nodes that have been read. In outputs.c. */
+gru_result gru_read_loops(reader *in);
+gru_result gru_read_outputs(reader *in);
 
 #endif
