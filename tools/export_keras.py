@@ -24,14 +24,27 @@ from gru_engine.export import command, common
 @click.command(help=(__doc__ or "").partition("\n\n")[0])
 @command.source("model")
 @click.option("--outputs", help='Which of the model\'s outputs to keep, by name or number, as "words,tags" or "0".')
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Steps of a sequence, where the padding of a model depends on it and its Input leaves it open.",
+)
 @command.options
-def main(model: Path, out: Path, outputs: str | None, metadata: IO[bytes] | None, dtype: str, threshold: float) -> None:
+def main(
+    model: Path,
+    out: Path,
+    outputs: str | None,
+    steps: int | None,
+    metadata: IO[bytes] | None,
+    dtype: str,
+    threshold: float,
+) -> None:
     """See the module's docstring."""
     from gru_engine.export.keras import export
     from gru_engine.export.keras_check import compare_padded, inputs, run_beside
 
     with command.errors():
-        exported = export(model, outputs=command.parse_outputs(outputs))
+        exported = export(model, outputs=command.parse_outputs(outputs), steps=steps)
         for line in exported.notes():
             click.echo(line)
         running = run_beside(exported, model)
@@ -39,6 +52,8 @@ def main(model: Path, out: Path, outputs: str | None, metadata: IO[bytes] | None
         net = exported.network
         if exported.padding is not None:
             net.metadata["padding"] = exported.padding  # the token or value with which Keras's mask marks padding
+        if exported.every != 1:
+            net.metadata["steps"] = exported.steps  # for which it is exact
         padded: list[common.Comparison] = []
         if running is not None:
             import gru_engine
@@ -54,6 +69,7 @@ def main(model: Path, out: Path, outputs: str | None, metadata: IO[bytes] | None
             dtype=dtype,
             threshold=threshold,
             inputs=inputs(exported),
+            steps=exported.steps,
         )
     for comparison in padded:
         click.echo(comparison)

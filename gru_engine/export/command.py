@@ -105,6 +105,7 @@ def save(
     dtype: str,
     threshold: float,
     inputs: common.Inputs | None = None,
+    steps: int | None = None,
 ) -> None:
     """Check and write a network, and print how it went.
 
@@ -122,12 +123,17 @@ def save(
         The options.
     inputs : array or dict of arrays, optional
         See ``common.save``.
+    steps : int, optional
+        The number of steps that the model must be given; golden cases have so many then.
     """
     if metadata is not None:
         net.metadata.update(read_metadata(metadata))
     click.echo(net.summary())
     net.metadata["source"] = {key: value for key, value in origin.items() if value is not None}
-    for comparison in common.save(net, out, run, framework, dtype=dtype, threshold=threshold, inputs=inputs):
+    given: dict[str, Any] = {"inputs": inputs}
+    if steps is not None:  # the lengths of golden cases are counted beyond the shortest
+        given["golden_steps"] = (steps - common.least_steps(net),) * 2
+    for comparison in common.save(net, out, run, framework, dtype=dtype, threshold=threshold, **given):
         click.echo(comparison)
     show_file(out, dtype, "the float64 reference" if run is None else framework)
 

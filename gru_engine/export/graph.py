@@ -294,6 +294,15 @@ class Graph:
                 a, b = self.repeated(a, dim, b), self.repeated(b, dim, a)
         return broadcast(a, b)
 
+    def repeated_times(self, t: Tensor, dim: int, steps: int) -> Tensor:
+        """A value of a whole sequence at each of so many steps, in the place of axis ``dim``, which has size 1."""
+        numbers = np.unique(self.node_numbers(t.ids.reshape(-1)))
+        if t.dims[dim] or not all(self.nodes[n].per_sequence for n in numbers):
+            raise AxisError(f"{t} is no value of a whole sequence, so it cannot be repeated over the time")
+        result = self.pointwise("repeat", [t], {}, steps=steps)
+        self.nodes[-1].per_sequence = False
+        return Tensor((*t.dims[:dim], (f"T:={steps}",), *t.dims[dim + 1 :]), result.ids)
+
     def repeated(self, t: Tensor, dim: int, like: Tensor) -> Tensor:
         """If axis ``dim``, which has size 1, is the time of another tensor, a value of a whole sequence at each of its steps."""
         axis = like.dims[dim]

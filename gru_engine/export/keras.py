@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gru_engine.arguments import as_size
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import AxisError, Dim, Graph, Tensor
+from gru_engine.export.keras_attention import ATTENTION, attention
 from gru_engine.export.keras_calls import (
     RECURRENT,
+    Call,
     Reference,
     first_calls,
     mask_is_known,
@@ -29,17 +32,20 @@ from gru_engine.export.keras_calls import (
     references,
 )
 from gru_engine.export.keras_inputs import Input, Inputs, find_inputs, input_names, is_functional, readings
-from gru_engine.export.keras_layers import LAYERS, Context, Masks, Value, refusal
-from gru_engine.export.keras_model import MODELS, Source, Spec, read, read_live
+from gru_engine.export.keras_layers import LAYERS, REFUSED, Context, Masks, Value, refusal
+from gru_engine.export.keras_model import LAMBDAS, MODELS, Source, Spec, read, read_live
+from gru_engine.export.keras_operations import operate
 from gru_engine.export.keras_recurrent import bidirectional, recurrent
+from gru_engine.export.over_time import is_steps
 from gru_engine.export.traced import Outputs, Traced, selected
 from gru_engine.network import Network
 
-_SIZES = {"B": 7919, "T": 7907, "R": 7907}  # primes, which are no layer's width
+_BATCH, _TIME = 7919, 7907  # primes, which are no layer's width
 _HALF = ("float16", "bfloat16")
+_PLAIN = Call([], [], {}, [])  # a layer called with values alone
 
 
-def from_model(model: Any, *, outputs: Sequence[int | str] | None = None) -> Network:
+def from_model(model: Any, *, outputs: Sequence[int | str] | None = None, steps: int | None = None) -> Network:
     """Turn a model into a network, exactly, or refuse.
 
     Parameters
@@ -49,6 +55,9 @@ def from_model(model: Any, *, outputs: Sequence[int | str] | None = None) -> Net
     outputs : sequence of int or str, optional
         Which of the model's outputs, by number or name, become outputs of the network. By default all, except states that
         are returned beside sequences: those a stream carries by itself.
+    steps : int, optional
+        The number of steps of sequences, where the model's Input leaves it open. It matters for models with
+        ``padding="same"`` and strides over the time: what is padded depends on it.
 
     Returns
     -------
@@ -62,19 +71,24 @@ def from_model(model: Any, *, outputs: Sequence[int | str] | None = None) -> Net
     TypeError
         If it is neither a path nor a model.
     """
-    return export(model, outputs=outputs).network
+    return export(model, outputs=outputs, steps=steps).network
 
 
-def export(model: Any, *, outputs: Sequence[int | str] | None = None) -> Exported:
+def export(model: Any, *, outputs: Sequence[int | str] | None = None, steps: int | None = None) -> Exported:
     """Like ``from_model``, and return what is needed to run the model beside its network."""
+    if steps is not None:
+        steps = as_size(steps, "steps")
     source = None if isinstance(model, (str, os.PathLike)) else read_live(model)
     errors: list[ExportError] = []
     try:
         source = read(model) if source is None else source
+        for spec in source.model.walk():
+            if REFUSED.get(spec.kind) == REFUSED["TextVectorization"]:  # it stands before the first sequence
+                raise ExportError(f"{spec}: {refusal(spec)}")
         inputs = find_inputs(source.model)
         for reading in readings(source.model, inputs):
             try:
-                return _Following(source, inputs, reading).exported(outputs)
+                return _Following(source, inputs, reading, steps).exported(outputs)
             except ExportError as error:
                 errors.append(error)
     except ExportError:
@@ -144,15 +158,17 @@ def lengths(
 class _Following:
     """A model that is followed with one meaning of its inputs' axes."""
 
-    def __init__(self, source: Source, inputs: Inputs, reading: dict[str, str]):
+    def __init__(self, source: Source, inputs: Inputs, reading: dict[str, str], steps: int | None = None):
         self.source, self.given, self.reading = source, inputs, reading
         self.graph = Graph()
-        sizes = dict(_SIZES)
-        for one in inputs.data:
-            layout = reading[one.name]
-            if "T" in layout and (one.shape[layout.index("T")] or 1) > 1:  # for those that reshape it
-                sizes["T"] = sizes["R"] = int(one.shape[layout.index("T")] or 0)
-        self.context = Context(self.graph, sizes, major=source.major)
+        places = [(one.shape, reading[one.name].index("T")) for one in inputs.data if "T" in reading[one.name]]
+        fixed = {int(shape[place] or 0) for shape, place in places} - {0}
+        if steps is not None and fixed - {steps}:
+            raise ExportError(f"steps={steps}, but {source.model} is made for sequences of {min(fixed)} steps")
+        known = next(iter(fixed), steps)
+        length = known if known is not None and known > 1 else _TIME  # the right one for those that reshape it
+        sizes = {"B": _BATCH, "T": length, "R": length}
+        self.context = Context(self.graph, sizes, major=source.major, steps=known)
         self.places: dict[str, Tensor] = {}  # the inputs by name
 
     # -- inputs
@@ -174,14 +190,16 @@ class _Following:
 
     # -- layers
 
-    def _layer(
-        self, spec: Spec, inputs: Sequence[Value], states: Sequence[Tensor], options: dict[str, Any]
-    ) -> list[Value]:
+    def _layer(self, spec: Spec, inputs: Sequence[Value], states: Sequence[Tensor], call: Call = _PLAIN) -> list[Value]:
         """What a layer returns; errors name it."""
         self.context.followed += 1
         self.graph.name = spec.name
         try:
-            self._check_options(spec, options)
+            if spec.is_operation or spec.kind in LAMBDAS:
+                return operate(self.context, spec, call.arguments, inputs)
+            if spec.kind in ATTENTION:
+                return [attention(self.context, spec, inputs, call.options)]
+            self._check_options(spec, call.options)
             return self._call(spec, inputs, states)
         except ExportError as error:
             if getattr(error, "named", False):
@@ -213,7 +231,7 @@ class _Following:
             return run(self.context, spec, inputs[0], list(states))
         if spec.kind == "TimeDistributed":
             return [self._at_each_step(spec, inputs)]
-        if spec.kind not in LAYERS or spec.is_operation:
+        if spec.kind not in LAYERS:
             raise ExportError(refusal(spec))
         return [LAYERS[spec.kind](self.context, spec, inputs)]
 
@@ -224,17 +242,19 @@ class _Following:
         t, inner = inputs[0].tensor, spec.children.get("layer")
         if inner is None:
             raise ExportError("it has no layer in its configuration")
-        if t.rank < 3 or t.dims[0] != ("B",) or t.dims[1] not in (("T",), ("R",), ()):
+        if t.rank < 3 or t.dims[0] != ("B",) or not (t.dims[1] == () or is_steps(t.dims[1])):
             raise AxisError(f"it reads [batch, time, ...], but its input is {t}")
-        time = t.dims[1]
-        # Inside, the time is part of the batch, and there is no other time that a layer could take for its own.
-        merged = Tensor(((*t.dims[0], *time), *t.dims[2:]), t.ids)
-        if inner.kind in (*RECURRENT, "TimeDistributed", "Embedding", "Reshape", "Flatten") or inner.is_model:
-            raise ExportError(f"it wraps {inner}; only layers that act on the features alone are supported")
-        y = self._layer(inner, [Value(merged)], [], {})[0].tensor
-        if y.dims[0] != merged.dims[0]:
+        for spec in inner.walk():
+            if spec.kind in (*RECURRENT, "TimeDistributed"):
+                raise ExportError(
+                    f"it wraps {spec if spec is inner else f'{inner}, with {spec}'}: a sequence at each step of a sequence; "
+                    "export the two by themselves"
+                )
+        # Inside, a step is a batch of its own, and there is no time that a layer could take for its own.
+        y = self._layer(inner, [Value(Tensor((t.dims[0], *t.dims[2:]), t.ids))], [])[0].tensor
+        if y.dims[:1] != t.dims[:1]:
             raise AxisError(f"its layer returns {y}")
-        return inputs[0].but(Tensor((("B",), time, *y.dims[1:]), y.ids))
+        return inputs[0].but(Tensor((*t.dims[:2], *y.dims[1:]), y.ids))
 
     # -- models
 
@@ -246,7 +266,7 @@ class _Following:
             values = list(inputs)
             for layer in spec.children.values():
                 if layer.kind != "InputLayer":
-                    values = self._layer(layer, values, [], {})
+                    values = self._layer(layer, values, [])
             return values
         names = input_names(spec)
         if len(names) != len(inputs):
@@ -275,6 +295,11 @@ class _Following:
             index = call - firsts.get(name, 0)
             return calls[index][output] if 0 <= index < len(calls) else None
 
+        def begin_mask(operation: Spec, tokens: Reference, mark: float) -> None:
+            value = value_of(tokens)
+            if value is not None:
+                self.context.masks.begin(operation, [self.graph.node_of(value.tensor).name], mark)
+
         while waiting:
             left = []
             for spec, call in waiting:
@@ -283,10 +308,10 @@ class _Following:
                     left.append((spec, call))
                     continue
                 given = [value for value in inputs if value is not None]
-                if call.mask and mask_is_known(model, spec, call.mask, masks) and len(given) == 1:
+                if call.mask and mask_is_known(model, spec, call.mask, masks, begin_mask) and len(given) == 1:
                     given = [Value(given[0].tensor, True)]
                 initial = [value.tensor for value in states if value is not None]
-                done.setdefault(spec.name, []).append(self._layer(spec, given, initial, call.options))
+                done.setdefault(spec.name, []).append(self._layer(spec, given, initial, call))
             if len(left) == len(waiting):
                 names = ", ".join(str(spec) for spec, _ in left[:5])
                 raise ExportError(f"{model}: nothing gives what these layers read: {names}")
@@ -332,7 +357,16 @@ class _Following:
             inputs=self.places,
             returned=returned,
             masks=self.context.masks,
+            steps=self._steps(),
+            every=self.context.every,
         )
+
+    def _steps(self) -> int | None:
+        """The number of steps that Keras must be given; None if the model, or a copy of it, takes sequences of any length."""
+        made_for_it = self.source.opened or any(
+            s.is_operation and s.kind == "Reshape" for s in self.source.model.walk()
+        )
+        return self.context.steps if made_for_it or self.context.every != 1 else None
 
     def _is_state(self, t: Tensor) -> bool:
         return self.graph.node_of(t).operation == "state"
@@ -377,6 +411,8 @@ class Exported(Traced):
     inputs: dict[str, Tensor]  # the model's inputs by name in its own order, initial states among them
     returned: list[Tensor]  # all that the model returns
     masks: Masks
+    steps: int | None  # the number of steps that the model must be given
+    every: int  # what numbers of steps differ by for which the network is exact; 0: it is for ``steps`` alone
 
     @property
     def stateful(self) -> bool:
@@ -428,7 +464,12 @@ class Exported(Traced):
             marks = self.padding if isinstance(self.padding, dict) else {"": self.padding}
             told = " and ".join(f"{value:g}{f' in {name!r}' * bool(name)}" for name, value in marks.items())
             lines.append(f"steps of {told} at the end of a sequence are padding: lengths= when the model runs")
-        elif self.masks.sources:
+        if self.every != 1:
+            others = f" and numbers of steps that differ from it by a multiple of {self.every}" if self.every else ""
+            lines.append(
+                f"exact for sequences of {self.steps} steps{others}, to which the model's padding or size belongs"
+            )
+        if self.padding is None and self.masks.sources:
             lines.append("the mask reaches no layer that depends on it: padding is data, give no lengths=")
         if self.stateful:
             lines.append("stateful: a stream carries the state; it starts from zero")

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gru_engine.activations import ActivationLike
-from gru_engine.export import operations, over_time
+from gru_engine.export import operations
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import AxisError, Tensor, axis_text, is_features
 from gru_engine.export.operations import Context
+from gru_engine.export.over_time import is_time
 
 _PLAIN: dict[str, ActivationLike] = {
     "linear": "linear",
@@ -200,7 +201,7 @@ def softmax(c: Context, t: Tensor, axis: Any, log: bool) -> Tensor:
     if len(axes) != 1:
         raise ExportError(f"a softmax over the axes {list(axes)} is not supported, only over one")
     dim = operations.axis_of(t, int(axes[0]))
-    if not is_features(t.dims[dim]) and not over_time.is_time(t.dims[dim]):
+    if not is_features(t.dims[dim]) and not is_time(t.dims[dim]):
         raise AxisError(f"a softmax over the {axis_text(t.dims[dim])} of {t}; it must be over the features or the time")
     return operations.softmax(c, t, dim, log)
 

@@ -7,12 +7,13 @@ layer is called with ``mask=`` the result. Since a network skips padding by ``le
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from gru_engine.export.common import ExportError
 from gru_engine.export.keras_activations import number
-from gru_engine.export.keras_model import MASK_ROOTS, Spec
+from gru_engine.export.keras_model import LAMBDAS, MASK_ROOTS, Spec
 
 Reference = tuple[str, int, int]
 """What a layer reads: another layer, which of its calls, which of its outputs."""
@@ -32,14 +33,28 @@ def references(value: Any) -> list[Reference]:
     return []
 
 
+_ATTENTION = ("Attention", "AdditiveAttention", "MultiHeadAttention")
+
+
+@dataclass(frozen=True)
+class Argument:
+    """The place of a value among the arguments of an operation."""
+
+    reference: Reference
+
+
 @dataclass(frozen=True)
 class Call:
-    """What a layer is called with: references to values, the initial states among them apart; and other arguments."""
+    """What a layer is called with: references to values, the initial states among them apart; and other arguments.
+
+    Of an operation ``arguments`` are all of them, the positional and the named ones, with an ``Argument`` for each of ``inputs``.
+    """
 
     inputs: list[Reference]
     states: list[Reference]
     options: dict[str, Any]
     mask: list[Reference]
+    arguments: tuple[list[Any], dict[str, Any]] = ((), {})  # type: ignore[assignment]
 
 
 def _tensors(value: Any) -> list[Reference]:
@@ -54,8 +69,39 @@ def _tensors(value: Any) -> list[Reference]:
     return []
 
 
+def _placed(value: Any, found: list[Reference]) -> Any:
+    """Arguments with an ``Argument`` for each value, which is appended to ``found``."""
+    references = _tensors(value) if isinstance(value, dict) and "class_name" in value else []
+    if not references and isinstance(value, (list, tuple)) and len(value) in (3, 4) and isinstance(value[0], str):
+        references = [(value[0], value[1], value[2])] if all(type(n) is int for n in value[1:3]) else []
+    if references:
+        found += references
+        return Argument(references[0])
+    if isinstance(value, dict):
+        return {key: _placed(item, found) for key, item in value.items()}
+    return [_placed(item, found) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _parse_operation(call: Any) -> Call:
+    """A call of an operation: the arguments in their places."""
+    if isinstance(call, dict):
+        positional, named = list(call.get("args", [])), dict(call.get("kwargs", {}))
+    else:
+        positional, named = [], {}
+        entries = [call] if call and isinstance(call[0], str) else list(call)
+        for entry in entries:
+            named.update(entry[3] if len(entry) > 3 and isinstance(entry[3], dict) else {})
+            positional.append(entry[2] if entry[0] == "_CONSTANT_VALUE" else list(entry[:3]))
+        positional = positional if len(entries) == 1 and entries[0] is call else [positional]
+    found: list[Reference] = []
+    placed = _placed(positional, found), _placed(named, found)
+    return Call(found, [], {}, [], placed)
+
+
 def parse_call(spec: Spec, call: Any) -> Call:
     """One entry of ``inbound_nodes``, of Keras 2 or 3."""
+    if spec.is_operation or spec.kind in LAMBDAS:
+        return _parse_operation(call)
     if isinstance(call, dict):
         args, options = list(call.get("args", [])), dict(call.get("kwargs", {}))
         inputs = _tensors(args[:1])
@@ -63,6 +109,9 @@ def parse_call(spec: Spec, call: Any) -> Call:
         states, mask = [found for part in later for found in part], _tensors(options.pop("mask", None))
         if spec.kind not in RECURRENT and not spec.is_model:
             inputs, states = inputs + states, []
+        if spec.kind in _ATTENTION:  # query, value and key may be named; masks come with the values
+            inputs += [found for name in ("query", "value", "key") for found in _tensors(options.pop(name, None))]
+            options = {name: v for name, v in options.items() if not (name.endswith("_mask") and _tensors(v))}
         if any(_tensors(value) for value in options.values()):
             raise ExportError(f"it is called with values for {', '.join(k for k, v in options.items() if _tensors(v))}")
     else:
@@ -116,14 +165,23 @@ def mask_operations(model: Spec) -> dict[str, Spec]:
     return found
 
 
-def mask_is_known(model: Spec, spec: Spec, mask: list[Reference], masks: dict[str, Spec]) -> bool:
-    """Whether a layer's mask is one that Masking or Embedding makes. Not if a part of it is always true.
+def mask_is_known(
+    model: Spec,
+    spec: Spec,
+    mask: list[Reference],
+    masks: dict[str, Spec],
+    begin: Callable[[Spec, Reference, float], None],
+) -> bool:
+    """Whether a layer's mask is one that Masking or Embedding makes, or tokens != number. Not if a part of it is always true.
+
+    For a mask that is written out ``begin`` is called: with the operation, the tokens and what marks padding.
 
     Raises
     ------
     ExportError
         If it is made of anything else.
     """
+    tokens = {s.name for s in model.children.values() if s.kind == "InputLayer" and "int" in str(s.option("dtype", ""))}
     sources: list[tuple[Reference, float]] = []
     for layer in model.children.values():
         if layer.kind == "Masking" or (layer.kind == "Embedding" and layer.option("mask_zero", False)):
@@ -142,8 +200,14 @@ def mask_is_known(model: Spec, spec: Spec, mask: list[Reference], masks: dict[st
             read = _tensors(entry)
             if operation.kind == "NotEqual":
                 constants = [a for a in entry.get("args", [])[1:] if isinstance(a, (int, float))]
+                written_out = len(read) == len(constants) == 1 and read[0][0] in tokens
+                if written_out and (read[0], float(constants[0])) not in sources:
+                    begin(operation, read[0], float(constants[0]))
+                    sources.append((read[0], float(constants[0])))
                 if len(read) != 1 or len(constants) != 1 or (read[0], float(constants[0])) not in sources:
-                    raise ExportError(f"{spec} is called with a mask that is neither of Masking nor of Embedding")
+                    raise ExportError(
+                        f"{spec} is called with a mask that is neither of Masking nor of Embedding nor of tokens"
+                    )
             elif operation.kind not in MASK_ROOTS:
                 waiting += [name for name, _, _ in read]
     return not whole

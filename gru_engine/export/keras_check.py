@@ -11,8 +11,12 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,7 @@ from gru_engine.export.keras_model import to_numpy
 
 _HALF = ("float16", "bfloat16")
 _BUILDS = ("build_config", "build_input_shape")
+_TRAINING = ("_constraint", "_regularizer", "_initializer")  # of no use at inference, and often of a class of one's own
 
 
 def package_for(version: str) -> Any:
@@ -96,12 +101,56 @@ def run_beside(exported: Exported, model: Any) -> Running | None:
         package = package_for(exported.source.version)
         if package is None:
             return None
-        model = package.models.load_model(os.fspath(model), compile=False)
+        model = _load(package, Path(model))
     else:
         package = importlib.import_module(type(model).__module__.partition(".")[0])
         package = package.keras if package.__name__ == "tensorflow" else package
     values = {field.name: getattr(exported, field.name) for field in fields(Exported)}
     return Running(**values, model=model, package=package, twins={})
+
+
+def _load(package: Any, path: Path) -> Any:
+    """A model of a file; without what only training needs where that is of a class that Keras does not know."""
+    try:
+        return package.models.load_model(path, compile=False)
+    except (TypeError, ValueError):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / f"copy{path.suffix}"
+            if not _copy_for_inference(path, copy):
+                raise
+            return package.models.load_model(copy, compile=False)
+
+
+def _copy_for_inference(path: Path, copy: Path) -> bool:
+    """Copy a file without constraints, regularisers and initialisers; return whether there were any."""
+    found = False
+
+    def stripped(text: str | bytes) -> str:
+        nonlocal found
+        config = json.loads(text)
+        found = any(f'{ending}":' in json.dumps(config) for ending in _TRAINING)
+        return json.dumps(_without_training(config))
+
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as new:
+            for name in archive.namelist():
+                content: str | bytes = archive.read(name)
+                new.writestr(name, stripped(content) if name == "config.json" else content)
+        return found
+    import h5py
+
+    shutil.copy(path, copy)
+    with h5py.File(copy, "r+") as file:
+        file.attrs["model_config"] = stripped(file.attrs["model_config"])
+    return found
+
+
+def _without_training(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_training(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_training(item) for key, item in value.items() if not key.endswith(_TRAINING)}
 
 
 # ---- a copy without fixed sizes
@@ -110,6 +159,8 @@ def run_beside(exported: Exported, model: Any) -> Running | None:
 def _twin(running: Running, batch: int) -> Any:
     """The model with any batch and time (``batch``: exactly this one), in float32."""
     model = running.model
+    if running.source.opened:
+        return model
     config = json.loads(json.dumps(model.get_config(), default=_plain))
     loose = _loosened(config, running, batch or None)
     if loose == _without_builds(config):
@@ -131,7 +182,9 @@ def _without_builds(value: Any) -> Any:
         return [_without_builds(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {key: _without_builds(item) for key, item in value.items() if key not in _BUILDS}
+    return {
+        key: _without_builds(item) for key, item in value.items() if key not in _BUILDS and not key.endswith(_TRAINING)
+    }
 
 
 def _is_plain(model: Any) -> bool:
@@ -160,11 +213,12 @@ def _loosened(value: Any, exported: Exported, batch: int | None) -> Any:
         return value
     result = {}
     for key, item in value.items():
-        if key in _BUILDS:
+        if key in _BUILDS or key.endswith(_TRAINING):
             continue
         if key in ("batch_shape", "batch_input_shape") and isinstance(item, list):
             layout = _layout_of(value.get("name"), len(item), exported)
-            item = [batch, *(None if c == "T" else n for n, c in zip(item[1:], layout[1:]))]
+            loose = exported.steps is None
+            item = [batch, *(None if c == "T" and loose else n for n, c in zip(item[1:], layout[1:]))]
             if exported.layout.startswith("T"):
                 item[0], item[1] = None, batch
         elif key in ("unroll", "stateful"):
@@ -209,7 +263,7 @@ def _flat(value: Any, structure: Any) -> list[Any]:
 def inputs(exported: Exported, batch: int = 4, steps: int = 50) -> Inputs:
     """Random inputs in which no step is padding."""
     net = exported.network
-    x = common.random_inputs(net, batch, steps)
+    x = common.random_inputs(net, batch, exported.steps or max(steps, net.least_steps + 10))
     given = dict(reference.by_name(net, x))
     for name, mark in _marks(exported).items():
         part = net.inputs[name]
@@ -267,5 +321,7 @@ def compare_padded(
     x: Inputs = given if isinstance(random, Mapping) else next(iter(given.values()))
     expected, got = running.outputs_for(x), np.asarray(engine(x, lengths=counts))
     if got.ndim == 3:
+        axis = running.network.axis
+        valid = np.arange(axis.count(12)) < axis.count(counts)[:, np.newaxis]
         expected, got = expected[valid], got[valid]
     return [common.compare("engine with lengths= and Keras with its mask", got, expected, threshold)]

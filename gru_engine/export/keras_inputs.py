@@ -69,7 +69,7 @@ def find_inputs(model: Spec) -> Inputs:
     ExportError
         If it does not say so, or something is neither a sequence nor a state.
     """
-    any_tokens = any(spec.kind == "Embedding" for spec in model.walk())
+    any_tokens = any(map(_looks_up, model.walk()))
     if not (is_functional(model) and model.kind in MODELS):
         return Inputs([Input("", _first_shape(model), any_tokens)], {}, ["input"])
     names = input_names(model)
@@ -109,6 +109,11 @@ def _uses(model: Spec, names: list[str]) -> dict[str, set[str]]:
     return uses
 
 
+def _looks_up(spec: Spec) -> bool:
+    """Whether what a layer or an operation reads is tokens."""
+    return spec.kind in ("Embedding", "OneHot", "CategoryEncoding") or spec.config.get("function") == "one_hot"
+
+
 def _reads_tokens(model: Spec, name: str) -> bool:
     """Whether an Embedding reads what this layer of a model returns, perhaps inside another model."""
     for spec in model.children.values():
@@ -116,7 +121,7 @@ def _reads_tokens(model: Spec, name: str) -> bool:
             read = [source for source, _, _ in parse_call(spec, entry).inputs]
             if name not in read:
                 continue
-            if spec.kind == "Embedding" or (spec.kind in _MOVING and _reads_tokens(model, spec.name)):
+            if _looks_up(spec) or (spec.kind in _MOVING and _reads_tokens(model, spec.name)):
                 return True
             if spec.is_model and _model_reads_tokens(spec, read.index(name)):
                 return True
@@ -130,7 +135,7 @@ def _model_reads_tokens(model: Spec, number: int) -> bool:
         return number < len(names) and _reads_tokens(model, names[number])
     layers = [spec for spec in model.children.values() if spec.kind != "InputLayer"]
     rest = list(itertools.dropwhile(lambda spec: spec.kind in _MOVING, layers))
-    return bool(rest) and (rest[0].kind == "Embedding" or (rest[0].is_model and _model_reads_tokens(rest[0], 0)))
+    return bool(rest) and (_looks_up(rest[0]) or (rest[0].is_model and _model_reads_tokens(rest[0], 0)))
 
 
 # ---- shapes
@@ -215,7 +220,7 @@ def _layouts(model: Spec, one: Input, states: bool) -> list[str]:
         layouts = ["BF", "BT"] if reads_time else ["BF"]
     else:
         layouts = [f"{order}{'F' * (len(shape) - 2)}" for order in ("BT", "TB")]
-        layouts += [f"B{'F' * (len(shape) - 2)}T"] if reads_time else []
+        layouts += [f"B{'F' * (len(shape) - 2)}T", "BFTF"][: 1 + (len(shape) == 4)] if reads_time else []
     if time_major:
         layouts = sorted(layouts, key=lambda layout: not layout.startswith("TB"))
     else:

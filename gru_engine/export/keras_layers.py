@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from gru_engine.export import operations
+from gru_engine.export import operations, over_time
 from gru_engine.export.common import Array, ExportError
-from gru_engine.export.graph import AxisError, Tensor, axis_text, cat, is_features
+from gru_engine.export.graph import AxisError, Tensor, axis_text, cat, is_features, steps_axis
 from gru_engine.export.keras_activations import activate, number, softmax
 from gru_engine.export.keras_model import Spec
+from gru_engine.export.over_time import is_steps, is_time
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Masks:
     )  # the input, and what marks padding there: tokens or values
     used: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+    carried: set[int] = field(default_factory=set)  # ids where nodes begin whose last value padding repeats
 
     def begin(self, spec: Spec, inputs: Sequence[str], mark: float) -> None:
         """Note that a layer makes a mask of the steps at which inputs are ``mark``."""
@@ -56,7 +58,9 @@ class Masks:
             self.marks.setdefault(name, []).append(mark)
 
     def read(self, spec: Spec, value: Value) -> None:
-        """Note that a layer's result depends on where a sequence ends."""
+        """Note that a layer's result depends on where a sequence ends. One that always has as many steps has no padding."""
+        if any(is_steps(dim) and steps_axis(str(dim[0])).steps is not None for dim in value.tensor.dims):
+            return
         (self.used if value.masked else self.missed).append(str(spec))
 
     def check(self) -> None:
@@ -77,34 +81,37 @@ class Masks:
 
 @dataclass
 class Context(operations.Context):
-    """The graph in the making; the version of Keras; the masks; how many layers were followed."""
+    """The graph in the making; the version of Keras; the masks; how many layers were followed.
+
+    ``steps`` is the number of steps of the model's input, where it is fixed. Where the network is exact for that number alone,
+    ``every`` is 0; if it is so for numbers that differ from it by a multiple of ``every``, it is that.
+    """
 
     major: int = 3
     masks: Masks = field(default_factory=Masks)
     followed: int = 0
+    steps: int | None = None
+    every: int = 1
+
+    def exact_every(self, steps: int) -> None:
+        """Note that the network is exact only for numbers of steps that differ by a multiple of this; 0: only for this one."""
+        self.every = math.lcm(self.every, steps)
 
 
 Handler = Callable[[Context, Spec, Sequence[Value]], Value]
 LAYERS: dict[str, Handler] = {}
 """For each class what to do."""
 
-_QUERIES = (
-    "its scores compare every step with a query; a network has attention pooling whose scores come of each step alone, such as "
-    "Dense(1), Softmax(axis=1) and Dot(axes=1)"
-)
-_FEWER = "it makes fewer steps of the sequence; a network has one output for each"
+_LIVE = "; of a model in memory, from_model(model), Keras 3 can follow it"
+
+_OF_TEXT = "it makes tokens of something else; export the model behind it, and give it the tokens"
 
 REFUSED = {
-    "Attention": _QUERIES,
-    "AdditiveAttention": _QUERIES,
-    "MultiHeadAttention": _QUERIES,
-    "GroupQueryAttention": _QUERIES,
-    "MaxPooling1D": _FEWER,
-    "AveragePooling1D": _FEWER,
+    "GroupQueryAttention": "attention with heads that share keys is not supported",
     "Conv1DTranspose": "it makes more steps of the sequence; a network has one output for each",
     "UpSampling1D": "it makes more steps of the sequence; a network has one output for each",
-    "Lambda": "it is Python code",
-    "RepeatVector": "it repeats the value of a whole sequence over the time",
+    "Lambda": f"it is Python code{_LIVE}",
+    **dict.fromkeys(("TextVectorization", "StringLookup", "IntegerLookup", "Hashing", "Discretization"), _OF_TEXT),
     "LSTM": "of the recurrent layers only GRUs are supported",
     "SimpleRNN": "of the recurrent layers only GRUs are supported",
     "CuDNNLSTM": "of the recurrent layers only GRUs are supported",
@@ -127,9 +134,9 @@ def refusal(spec: Spec) -> str:
     if spec.kind in REFUSED:
         return REFUSED[spec.kind]
     if ">" in spec.kind:
-        return "it is a class of its own, whose computation is Python code"
-    if spec.is_operation or spec.kind in ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"):
-        return "operations on values between the layers are not supported, only layers (such as Add, Concatenate, Rescaling)"
+        return f"it is a class of its own, whose computation is Python code{_LIVE}"
+    if spec.is_operation or spec.kind == "TensorFlowOpLayer":
+        return "this operation on values between the layers is not supported"
     return "layers of this class are not supported"
 
 
@@ -143,7 +150,16 @@ def only(spec: Spec, inputs: Sequence[Value]) -> Value:
 # ---- layers that do nothing at inference
 
 
-@handles("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization")
+@handles(
+    "Dropout",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "SpatialDropout3D",
+    "GaussianNoise",
+    "GaussianDropout",
+    "AlphaDropout",
+    "ActivityRegularization",
+)
 @handles("Identity", "InputLayer")
 def _same(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     return only(spec, inputs)
@@ -361,10 +377,46 @@ def _reshape(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     return Value(t.reshape([c.sizes["B"], *shape], c.sizes))
 
 
+@handles("RepeatVector")
+def _repeat_vector(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
+    t, n = only(spec, inputs).tensor, int(spec.option("n", 1))
+    _kept_batch(t)
+    if t.rank != 2:
+        raise AxisError(f"it reads [batch, features], but its input is {t}")
+    if is_features(t.dims[1]):
+        return Value(c.graph.repeated_times(t.unsqueeze(1), 1, n))
+    return Value(t.unsqueeze(1).expand([t.dims[0], (n,), t.dims[1]]))  # a number of each step, as n features
+
+
+@handles("CategoryEncoding")
+def _category_encoding(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
+    t, mode = only(spec, inputs).tensor, spec.option("output_mode", "multi_hot")
+    if mode != "one_hot" or spec.option("sparse", False):
+        raise ExportError(f"output_mode={mode!r} counts tokens of several steps together; only 'one_hot' is supported")
+    return Value(c.graph.one_hot(t if t.dims[-1] != () else t.squeeze([t.rank - 1]), int(spec.config["num_tokens"])))
+
+
 @handles("Permute")
 def _permute(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     t = only(spec, inputs).tensor
     return Value(t.permute([0, *(int(d) for d in spec.option("dims", ()))]))
+
+
+_MOST_WIDE = 1 << 16  # features of a sequence that becomes one value
+
+
+def _all_steps_are_known(c: Context, t: Tensor, axis: int) -> bool:
+    """Whether a sequence can become one value: it has a fixed number of steps, by itself or as the model's input has."""
+    if not is_steps(t.dims[axis]):
+        return False
+    own = steps_axis(str(t.dims[axis][0])).steps is not None
+    if not own and c.steps is None:
+        return False
+    if t.ids.size * t.shape(c.sizes)[axis] > _MOST_WIDE:
+        raise ExportError(f"it makes one vector of all steps of {t}, of more than {_MOST_WIDE} numbers")
+    if not own:
+        c.exact_every(0)
+    return True
 
 
 @handles("Flatten")
@@ -372,8 +424,16 @@ def _flatten(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     t = only(spec, inputs).tensor
     if spec.option("data_format", "channels_last") != "channels_last" and t.rank > 2:
         t = t.permute([0, *range(2, t.rank), 1])
+    if t.ids.size == 1 and sum(map(len, t.dims[1:])) == 1:  # of [batch, time, 1] it only drops axes of size 1
+        return Value(t.squeeze(range(1, t.rank)))
+    times = [axis for axis in range(1, t.rank) if is_time(t.dims[axis])]
+    if len(times) == 1 and _all_steps_are_known(c, t, times[0]):
+        if c.masks.sources:
+            c.masks.read(spec, Value(t))
+        t = over_time.last_steps(c.graph, c.sizes, t, times[0], t.shape(c.sizes)[times[0]])
     if not all(map(is_features, t.dims[1:])):
         raise ExportError(
-            f"it joins all steps of {t} into one vector, whose size would depend on the length of a sequence"
+            f"it joins all steps of {t} into one vector, whose size would depend on the length of a sequence; it can where the "
+            "model's Input has a fixed number of steps"
         )
     return Value(t.reshape([c.sizes["B"], t.ids.size], c.sizes))

@@ -29,10 +29,14 @@ from typing import Any
 import numpy as np
 
 from gru_engine.export.common import Array, ExportError
+from gru_engine.export.keras_own import is_own, opened
 
 MODELS = ("Sequential", "Functional", "Model")
 MASK_ROOTS = ("NotEqual", "ZerosLike", "OnesLike")
 """The operations of Keras 3 with which the computation of a mask begins."""
+
+LAMBDAS = ("TFOpLambda", "SlicingOpLambda")
+"""The layers that are operations in tf.keras."""
 
 _PACKAGES = ("keras", "tf_keras", "tensorflow", "builtins")
 _MOST_NESTED = 64
@@ -80,7 +84,10 @@ class Spec:
     @property
     def is_operation(self) -> bool:
         """Whether it is an operation on values that no layer makes; Keras 3 has those in functional models."""
-        return ".ops." in self.module or (not self.module and self.kind in MASK_ROOTS)
+        if self.module:
+            return ".ops." in self.module
+        called = bool(self.calls) and isinstance(self.calls[0], dict)  # .h5 files do not say where a class is defined
+        return self.kind in MASK_ROOTS or (called and not {"trainable", "batch_shape", "layers"} & self.config.keys())
 
     def option(self, name: str, default: Any = None) -> Any:
         """An entry of the configuration, if there is one that is not null."""
@@ -115,10 +122,13 @@ class Source:
     model : Spec
     version : str
         Of the Keras that wrote it; it decides what some names mean.
+    opened : bool
+        Whether it is a live model whose own classes were followed; there is no configuration of which Keras could make it again.
     """
 
     model: Spec
     version: str
+    opened: bool = False
 
     @property
     def major(self) -> int:
@@ -212,21 +222,29 @@ def _slots(spec: Spec, major: int) -> list[tuple[str, bool]]:
     """The names of a layer's own arrays in Keras's order, and whether each can be trained."""
     kind, option = spec.kind, spec.option
     bias = [("bias", True)] if option("use_bias", True) else []
-    if kind in ("Dense", "Conv1D", "Convolution1D"):
+    if kind in ("Dense", "Conv1D", "Convolution1D", "Conv2D", "Convolution2D"):
         return [("kernel", True), *bias]
     if kind in ("GRUCell", "CuDNNGRU") or (kind == "GRU" and "cell" not in spec.children):
         return [("kernel", True), ("recurrent_kernel", True), *bias]
     if kind == "Embedding":
         return [("embeddings", True)]
-    if kind == "DepthwiseConv1D":
+    if kind in ("DepthwiseConv1D", "DepthwiseConv2D"):
         return [("kernel", True), *bias]
-    if kind in ("SeparableConv1D", "SeparableConvolution1D"):
+    if kind in ("SeparableConv1D", "SeparableConvolution1D", "SeparableConv2D", "SeparableConvolution2D"):
         return [("depthwise_kernel", True), ("pointwise_kernel", True), *bias]
+    if kind == "Attention":
+        concat = option("score_mode", "dot") == "concat"
+        return [("scale", True)] * bool(option("use_scale", False)) + [("concat_score_weight", True)] * concat
+    if kind == "AdditiveAttention":
+        return [("scale", True)] * bool(option("use_scale", True))
+    if kind == "MultiHeadAttention":
+        arrays = ("kernel", "bias") if option("use_bias", True) else ("kernel",)
+        return [(f"{part}_dense/{name}", True) for part in ("query", "key", "value", "output") for name in arrays]
     if kind == "RMSNormalization":
         return [("scale", True)]
     if kind == "LayerNormalization" and option("rms_scaling", False):
         return [("gamma", True)]
-    if kind in ("BatchNormalization", "LayerNormalization"):
+    if kind in ("BatchNormalization", "LayerNormalization", "GroupNormalization"):
         named = [("gamma", True)] * bool(option("scale", True)) + [("beta", True)] * bool(option("center", True))
         moving = [("moving_mean", False), ("moving_variance", False)]
         return named + moving * (kind == "BatchNormalization")
@@ -267,7 +285,7 @@ def _same_name(slot: str, stored: str) -> bool:
         "pointwise_kernel",
         "scale",
     }
-    return last == slot or last not in known
+    return last == slot.rpartition("/")[2] or last not in known
 
 
 # ---- files
@@ -369,7 +387,11 @@ def _fill_from_groups(spec: Spec, file: Any, path: str, major: int, missing: lis
     if isinstance(stored, str) and stored != spec.name:
         raise ExportError(f"the arrays of {spec} were expected at {path}, but there are those of {stored!r}")
     if slots:
-        found = [] if group is None else [_dataset(group[key]) for key in sorted(group, key=int)]
+        inner = list(
+            dict.fromkeys(name.rpartition("/")[0] for name, _ in slots)
+        )  # of layers that the configuration does not show
+        groups = [group] if inner == [""] else [file.get(f"{own}/{part}/vars".lstrip("/")) for part in inner]
+        found = [_dataset(g[key]) for g in groups if g is not None for key in sorted(g, key=int)]
         if len(found) != len(slots):
             names = ", ".join(name for name, _ in slots)
             reason = f"{spec} has {len(found)} arrays at {own}/vars, expected {len(slots)} ({names})"
@@ -485,10 +507,9 @@ def read_live(model: Any) -> Source:
     """
     if not (hasattr(model, "get_config") and hasattr(model, "layers") and hasattr(model, "get_weights")):
         raise TypeError(f"model must be a model of Keras or the path of a file, got {type(model).__name__}")
+    given, model = model, opened(model, _PACKAGES)
     kinds = [kind.__name__ for kind in type(model).__mro__ if kind.__name__ in MODELS]
-    own = [kind for kind in type(model).__mro__ if kind.__module__.partition(".")[0] not in _PACKAGES]
-    changed = any(name in kind.__dict__ for kind in own for name in ("call", "__call__"))
-    if not kinds or kinds[0] == "Model" or changed:
+    if not kinds or kinds[0] == "Model" or is_own(model, _PACKAGES):
         raise ExportError(f"{type(model).__name__} {model.name!r} is a model of a class of its own, whose computation is "
                           "Python code; only Sequential and functional models can be exported")  # fmt: skip
     if not getattr(model, "built", True):
@@ -498,7 +519,7 @@ def read_live(model: Any) -> Source:
     if kinds[0] == "Sequential" and not any(l["class_name"] == "InputLayer" for l in config["layers"]):
         shape = getattr(model, "input_shape", None)
         config.setdefault("build_input_shape", list(shape) if shape else None)
-    source = Source(make_spec(entry), _version_of(model))
+    source = Source(make_spec(entry), _version_of(model), model is not given)
     _fill_from_layer(source.model, model, source.major)
     return source
 

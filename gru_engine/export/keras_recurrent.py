@@ -18,6 +18,7 @@ from gru_engine.export.graph import AxisError, Dim, Ids, Tensor, cat
 from gru_engine.export.keras_activations import gate
 from gru_engine.export.keras_layers import Context, Value
 from gru_engine.export.keras_model import Spec
+from gru_engine.export.over_time import goes_back, is_steps
 
 _GATES = "zrn"  # the order of the blocks of columns
 
@@ -130,7 +131,7 @@ def recurrent(c: Context, layer: Spec, x: Value, states: Sequence[Tensor | None]
         Whether it is part of a Bidirectional, which makes the outputs of padding zero by itself.
     """
     t, (batch, time) = x.tensor, _time_axes(layer)
-    if t.rank != 3 or t.dims[batch] != ("B",) or t.dims[time] not in ((), ("T",), ("R",)):
+    if t.rank != 3 or t.dims[batch] != ("B",) or not (t.dims[time] == () or is_steps(t.dims[time])):
         raise AxisError(f"it reads [batch, time, features], but its input is {t}")
     stateful, single = bool(layer.option("stateful", False)), t.dims[time] == ()
     cells = cells_of(layer)
@@ -141,9 +142,9 @@ def recurrent(c: Context, layer: Spec, x: Value, states: Sequence[Tensor | None]
             "it runs for a single time step, and its state is not carried on: stateful=True, or a state as an input"
         )
     backwards, sequences = bool(layer.option("go_backwards", False)), bool(layer.option("return_sequences", False))
-    reverse = backwards != (t.dims[time] == ("R",))
+    reverse = backwards != goes_back(t.dims[time])
     final = not sequences or bool(layer.option("return_state", False))
-    if x.masked and t.dims[time] == ("R",):
+    if x.masked and goes_back(t.dims[time]):
         raise ExportError("it reads a reversed sequence with a mask, and Keras does not reverse the mask")
     if x.masked and not sequences and not wrapped and layer.option("zero_output_for_mask", False):
         raise ExportError("zero_output_for_mask makes its output zero where a sequence ends with padding")
@@ -170,9 +171,11 @@ def recurrent(c: Context, layer: Spec, x: Value, states: Sequence[Tensor | None]
         state = _initial(c, states[i], t.dims[batch]) if states else None
         node = c.graph.gru(features, arrays, options, state, name)
         features = node.ids
+        if x.masked and not (reverse or wrapped or layer.option("zero_output_for_mask", False)):
+            c.masks.carried.add(node.first)
         finals.append(features if single else c.graph.ends(features, "first" if reverse else "last"))
 
-    axes: tuple[Dim, Dim] = (("B",), t.dims[time] if single else ("R",) if reverse else ("T",))
+    axes: tuple[Dim, Dim] = (("B",), t.dims[time] if single else ("TR"[reverse] + str(t.dims[time][0])[1:],))
     dims = [axes[0], axes[1]] if batch == 0 else [axes[1], axes[0]]
     if sequences:
         output = Value(Tensor.of([*dims, (features.size,)], features), x.masked)

@@ -17,10 +17,13 @@ import numpy as np
 
 from gru_engine.export import operations, over_time
 from gru_engine.export.common import Array, ExportError
-from gru_engine.export.graph import AxisError, Tensor
+from gru_engine.export.graph import AxisError, Tensor, is_features
 from gru_engine.export.keras_activations import activate
 from gru_engine.export.keras_layers import Context, Value, handles, only
 from gru_engine.export.keras_model import Spec
+from gru_engine.export.keras_space import convolved, padded_features, pooled_features, pooled_steps, same_steps
+from gru_engine.export.over_time import goes_back, is_time
+from gru_engine.export.traced import has_time
 
 READS_TIME = (
     "Conv1D",
@@ -30,6 +33,12 @@ READS_TIME = (
     "SeparableConvolution1D",
     "ZeroPadding1D",
     "Cropping1D",
+    "AveragePooling1D",
+    "MaxPooling1D",
+    "Conv2D",
+    "Convolution2D",
+    "DepthwiseConv2D",
+    "SeparableConv2D",
     "GlobalAveragePooling1D",
     "GlobalMaxPooling1D",
     "GlobalAvgPool1D",
@@ -56,6 +65,11 @@ def _axes(spec: Spec, t: Tensor) -> tuple[int, int]:
     return 1, 2
 
 
+def _is_table(t: Tensor, axis: int) -> bool:
+    """Whether the axis that Keras takes for the time is one of features: inside TimeDistributed, where a step is a table."""
+    return is_features(t.dims[axis]) and not has_time(t)
+
+
 def _read_as_data(c: Context, spec: Spec, t: Tensor) -> None:
     """Note that padding, where a model has some, would be read as data."""
     if c.masks.sources:
@@ -68,11 +82,17 @@ def _read_as_data(c: Context, spec: Spec, t: Tensor) -> None:
 def _convolved(c: Context, spec: Spec, t: Tensor, W: Array, b: Array | None, groups: int) -> Tensor:
     time, channels = _axes(spec, t)
     stride, dilation = _one(spec, "strides", 1), _one(spec, "dilation_rate", 1)
+    if _is_table(t, time):
+        return convolved(c, spec, t, [time], channels, W, b, groups, [stride], [dilation])
     span, padding = (W.shape[2] - 1) * dilation, spec.option("padding", "valid")
-    sides = {"causal": (span, 0), "same": (span // 2, span - span // 2), "valid": (0, 0)}
-    if padding not in sides:
+    if padding not in ("causal", "same", "valid"):
         raise ExportError(f"padding={padding!r} is not known")
-    if padding == "valid" or sides[padding][t.dims[time] == ("T",)]:  # it looks ahead, in whatever direction it runs
+    sides = (span, 0) if padding == "causal" else (0, 0)
+    if padding == "same":
+        sides = same_steps(c, t, time, span, stride)
+    if (
+        padding == "valid" or stride > 1 or sides[not goes_back(t.dims[time])]
+    ):  # it looks ahead, in whatever direction it runs
         _read_as_data(c, spec, t)
     return over_time.conv1d(
         c.graph,
@@ -82,7 +102,7 @@ def _convolved(c: Context, spec: Spec, t: Tensor, W: Array, b: Array | None, gro
         b,
         channels=channels,
         time=time,
-        padding=sides[padding],
+        padding=sides,
         dilation=dilation,
         groups=groups,
         stride=stride,
@@ -158,6 +178,8 @@ def _sides(spec: Spec, name: str) -> tuple[int, int]:
 
 def _padded(c: Context, spec: Spec, t: Tensor, left: int, right: int) -> Value:
     time, _ = _axes(spec, t)
+    if _is_table(t, time):
+        return Value(padded_features(c, t, time, left, right))
     _read_as_data(c, spec, t)
     return Value(over_time.padded(c.graph, c.sizes, t, time, left, right))
 
@@ -169,10 +191,18 @@ def _padded(c: Context, spec: Spec, t: Tensor, left: int, right: int) -> Value:
 def _mean(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     x = only(spec, inputs)
     time, _ = _axes(spec, x.tensor)
-    if x.masked and x.tensor.dims[time] == ("R",):
+    if _is_table(x.tensor, time):
+        return Value(operations.mean(c, x.tensor, [time], bool(spec.option("keepdims", False))))
+    if x.masked and goes_back(x.tensor.dims[time]):
         raise ExportError("it reads a reversed sequence with a mask, and Keras does not reverse the mask")
     if c.masks.sources:
         c.masks.read(spec, x)
+    if c.steps is not None and over_time.is_weighted(
+        c.graph, x.tensor
+    ):  # a weighted sum, divided by the number of steps
+        c.exact_every(0)
+        y = c.graph.affine(over_time.summed(c.graph, x.tensor, time), 1 / x.tensor.shape(c.sizes)[time], 0.0)
+        return Value(y.unsqueeze(time) if spec.option("keepdims", False) else y)
     return _pooled(c, spec, x.tensor, "mean")
 
 
@@ -190,6 +220,26 @@ def _pooled(c: Context, spec: Spec, t: Tensor, operation: str) -> Value:
     return Value(y.unsqueeze(time) if spec.option("keepdims", False) else y)
 
 
+@handles("AveragePooling1D", "AvgPool1D")
+def _average_pooling(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
+    return _pooling(c, spec, only(spec, inputs).tensor, "mean")
+
+
+@handles("MaxPooling1D", "MaxPool1D")
+def _max_pooling(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
+    return _pooling(c, spec, only(spec, inputs).tensor, "max")
+
+
+def _pooling(c: Context, spec: Spec, t: Tensor, operation: str) -> Value:
+    axis, _ = _axes(spec, t)
+    taps = _one(spec, "pool_size", 2)
+    stride = _one(spec, "strides", taps)
+    if _is_table(t, axis):
+        return Value(pooled_features(c, spec, t, axis, taps, stride, operation))
+    _read_as_data(c, spec, t)
+    return Value(pooled_steps(c, spec, t, axis, taps, stride, operation))
+
+
 @handles("Dot")
 def _dot(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     """Over the time, of weights and values: attention pooling."""
@@ -202,7 +252,7 @@ def _dot(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
         raise AxisError(
             f"it multiplies {tensors[0]} and {tensors[1]} along the axes {axes}; expected [batch, ...] of rank 3"
         )
-    if not all(over_time.is_time(t.dims[axis]) for t, axis in zip(tensors, axes)):
+    if not all(is_time(t.dims[axis]) for t, axis in zip(tensors, axes)):
         raise ExportError(
             f"it multiplies along axis {axes[0]} of {tensors[0]} and axis {axes[1]} of {tensors[1]}; supported is the time of "
             "both, where one is a softmax over it (attention pooling)"
@@ -237,6 +287,26 @@ def _layer_normalization(c: Context, spec: Spec, inputs: Sequence[Value]) -> Val
 def _rms_normalization(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
     x = only(spec, inputs)
     return x.but(_normalised(c, spec, x.tensor, spec.array("scale"), 0.0, 1e-6, rms=True))
+
+
+@handles("GroupNormalization")
+def _group_normalization(c: Context, spec: Spec, inputs: Sequence[Value]) -> Value:
+    x = only(spec, inputs)
+    t = x.tensor
+    if t.rank != 2 or not is_features(t.dims[1]):
+        raise ExportError(
+            f"it reads {t} and takes mean and variance over all axes but the batch; only over the features is supported "
+            "([batch, features], or LayerNormalization at each step)"
+        )
+    size = t.ids.size
+    groups = int(spec.option("groups", 32))
+    groups = size if groups == -1 else groups
+    gamma = spec.array("gamma") if spec.option("scale", True) else np.ones(size)
+    beta = spec.array("beta") if spec.option("center", True) else np.zeros(size)
+    grouped = t.reshape([c.sizes["B"], groups, size // groups], c.sizes)
+    y = c.graph.norm(grouped, [2], epsilon=float(spec.option("epsilon", 1e-3)))
+    y = y.reshape([c.sizes["B"], size], c.sizes)
+    return x.but(operations.affine(c, operations.affine(c, y, gamma, 0.0), 1.0, beta))
 
 
 def _normalised(c: Context, spec: Spec, t: Tensor, scale: Any, shift: Any, epsilon: float, rms: bool) -> Tensor:

@@ -174,7 +174,8 @@ class _Lowering:
             return Step(node.operation, [], node.name, options={**node.options, "width": node.width})
         if node.operation == "intermediate" or node.options.get("kind") == "behind":
             raise ExportError(node.options["refusal"] + (f" (in {node.name!r})" if node.name else ""))
-        whole = ("gru", "cell", "embedding", "one_hot", "conv1d", "state", "subsample", "delay", "repeat", "attention")
+        whole = ("gru", "cell", "embedding", "one_hot", "conv1d", "state", "subsample", "delay", "repeat", "attention",
+                 "window")  # fmt: skip
         if key.end and (node.operation in whole or key.node in self.looped):
             return Step(key.end, [[Part(key.node, "", key.start, key.stop)]], "")
         cut = slice(key.start, key.stop)
@@ -205,6 +206,8 @@ class _Lowering:
             sources, W = self._matrix(node.inputs[0], node.arrays["W"][cut], key.end)
             bias = {"b": node.arrays["b"][cut]} if "b" in node.arrays else {}
             return Step("dense", [sources], node.name, {"W": W, **bias})
+        if node.operation == "repeat" and "steps" in node.options:
+            return Step("repeat", [self.parts(node.inputs[0][cut], "")], node.name, options=node.options)
         if node.operation == "repeat":
             like = self.parts(np.array([node.options["like"]]), "")
             whole = [self._full(part.node, part.end) if isinstance(part, Part) else part for part in like]
@@ -213,7 +216,7 @@ class _Lowering:
             return Step(node.operation, [self.parts(node.inputs[0][cut], "")], node.name, options=node.options)
         if node.operation in _POOLING:
             return Step(node.operation, [self.parts(node.inputs[0][cut], "")], node.name)
-        if node.operation in ("norm", "conv1d", "attend", "attention"):
+        if node.operation in ("norm", "conv1d", "attend", "attention", "window"):
             inputs = [self.parts(ids, key.end) for ids in node.inputs]
             return Step(node.operation, inputs, node.name, node.arrays, node.options)
         if node.operation == "state":
@@ -341,7 +344,10 @@ def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
         elif step.operation == "cell":
             values[key] = getattr(cells, options.pop("function"))(net, *inputs, **arrays, **options, name=name)
         elif step.operation == "repeat":
-            values[key] = net.repeat(inputs[0], like=inputs[1], name=name)
+            like = inputs[1] if len(inputs) > 1 else None
+            values[key] = net.repeat(inputs[0], options.get("steps"), like=like, name=name)
+        elif step.operation == "window":
+            values[key] = _window(net, inputs[0], options, name)
         elif step.operation == "delay":
             span = options["steps"]
             window = net.window(inputs[0], 2, span)
@@ -357,6 +363,13 @@ def _emit(steps: dict[Key, Step]) -> tuple[Network, dict[Key, Value]]:
         if step.operation == "state":
             net.feed(values[key], [values[k] for k in step.options["fed"]])
     return net, values
+
+
+def _window(net: Network, v: Any, options: dict[str, Any], name: str | None) -> Value:
+    """The steps that pooling reads, side by side, at every ``stride``-th step."""
+    (left, right), span = options["padding"], options["taps"] - 1
+    window = net.window(v, options["taps"], 1, right)
+    return net.subsample(window, options["stride"], span - left - right, name=name)
 
 
 def lower(graph: Graph, outputs: list[tuple[str | None, Ids]]) -> Lowered:

@@ -292,6 +292,106 @@ def last_steps(graph: Graph, sizes: Sizes, t: Tensor, axis: int, count: int) -> 
     return Tensor.of((*t.dims[:axis], (count,), *t.dims[axis + 1 :]), np.stack(steps, axis=place))
 
 
+# ---- pooling some steps at a time
+
+
+_LOWEST = float(np.finfo(np.float32).max)
+
+
+def windows(
+    graph: Graph, sizes: Sizes, t: Tensor, axis: int, taps: int, stride: int, padding: tuple[int, int]
+) -> list[Tensor]:
+    """A value at several steps beside each other, each a tensor of its own; zeros stand for what is no step of the sequence."""
+    base, extra = _time_axis(t, axis, "pooling")
+    left, right = padding
+    if extra or left + right > taps - 1:
+        raise ExportError(f"pooling of {taps} steps of {t} with a padding of {left} and {right}")
+    if base[0] == "R" and stride != 1:
+        raise ExportError("pooling with a stride goes from the end of the sequence to its beginning")
+    if base[0] == "R":
+        left, right = right, left
+    order = np.argsort(t.ids, axis=None, kind="stable")
+    source = t.ids.reshape(-1)[order]
+    options = {"taps": taps, "padding": (left, right), "stride": stride}
+    node = graph.new_node("window", [source], taps * source.size, options=options)
+    dims = _with_steps(t.dims, axis, subsampled(base, taps - 1 - left - right, stride), 0, sizes)
+    found = []
+    for tap in range(taps):
+        ids = np.empty(source.size, np.int64)
+        ids[order] = node.ids[tap * source.size : (tap + 1) * source.size]
+        found.append(Tensor(dims, ids.reshape(t.ids.shape)))
+    return found
+
+
+def max_pooled(
+    graph: Graph, sizes: Sizes, t: Tensor, axis: int, taps: int, stride: int, padding: tuple[int, int] = (0, 0)
+) -> Tensor:
+    """The largest of some steps at a time; what is no step of the sequence does not count."""
+    found = windows(graph, sizes, t, axis, taps, stride, padding)
+    if any(padding):  # 0 beside a step of the sequence, the lowest number beside any other
+        of_sequence = windows(graph, sizes, graph.affine(t, 0.0, 1.0), axis, taps, stride, padding)
+        found = [graph.add(x, graph.affine(ones, _LOWEST, -_LOWEST)) for x, ones in zip(found, of_sequence)]
+    result = found[0]
+    for x in found[1:]:
+        result = graph.extremum(result, x, True)
+    return result
+
+
+def mean_pooled(graph: Graph, sizes: Sizes, t: Tensor, axis: int, taps: int, stride: int) -> Tensor:
+    """The mean of some steps at a time."""
+    result, *others = windows(graph, sizes, t, axis, taps, stride, (0, 0))
+    for x in others:
+        result = graph.add(result, x)
+    return graph.affine(result, 1 / taps, 0.0)
+
+
+# ---- attention
+
+
+def attention(
+    graph: Graph, query: Tensor, keys: Tensor, values: Tensor, *, heads: int = 1, scale: float = 1.0, v: Array | None = None,
+    causal: bool = False,
+) -> Tensor:  # fmt: skip
+    """Means of values over their steps, for each step of a query: all three [batch, time, features].
+
+    The features are those of all heads, one after the other; ``v`` [features] makes the scores additive. See
+    ``Network.attention``.
+    """
+    if query.rank == 3 and query.dims[1] == ():
+        return _attention_of_one(graph, query, keys, values, heads, scale, v)
+    for t in (query, keys, values):
+        if t.rank != 3 or t.dims[0] != ("B",) or not is_steps(t.dims[1]) or not is_features(t.dims[2]):
+            raise AxisError(f"attention reads {t}, expected [batch, time, features]")
+    if keys.dims[1] != values.dims[1] or (causal and query.dims[1] != keys.dims[1]):
+        raise ExportError(f"attention has a query {query}, keys {keys} and values {values}, whose steps do not fit")
+    if causal and goes_back(query.dims[1]):
+        raise ExportError("causal attention over a reversed sequence is not supported")
+    arrays = {} if v is None else {"v": v}
+    ids = [t.spread(2)[0] for t in (query, keys, values)]
+    options = {"heads": heads, "scale": scale, "causal": causal}
+    node = graph.new_node("attention", ids, ids[2].size, arrays=arrays, options=options)
+    return Tensor.of((*query.dims[:2], (node.width,)), node.ids)
+
+
+def _attention_of_one(
+    graph: Graph, query: Tensor, keys: Tensor, values: Tensor, heads: int, scale: float, v: Array | None
+) -> Tensor:
+    """Attention with a query per sequence [batch, 1, features]: pooling with scores made of a copy at each step."""
+    query = graph.repeated(query, 1, keys)
+    if v is None:
+        terms = graph.affine(graph.multiply(query, keys), scale, 0.0)
+    else:
+        terms = graph.affine(graph.activation(graph.add(query, keys), "tanh"), v, 0.0)
+    parts = [
+        Tensor.of((*t.dims[:2], (heads,), (t.ids.size // heads,)), t.ids.reshape(heads, -1)) for t in (terms, values)
+    ]
+    if heads == 1:
+        parts = [Tensor((*t.dims[:2], (), t.dims[-1]), t.ids) for t in parts]
+    scores = softmax(graph, graph.sum(parts[0], 3), 1)
+    pooled_values = weighted_sum(graph, scores.unsqueeze(3), parts[1], 1)
+    return Tensor.of((("B",), (), (values.ids.size,)), pooled_values.ids.reshape(-1))
+
+
 # ---- one value per sequence
 
 
@@ -335,6 +435,12 @@ def weighted_sum(graph: Graph, a: Tensor, b: Tensor, axis: int) -> Tensor:
     if not _is_softmax(graph, a.ids) or _is_softmax(graph, b.ids):
         raise ExportError("a sum over time of products is supported where one factor is a softmax over time")
     return _without(a, axis, _attended(graph, a.ids, b.ids))
+
+
+def is_weighted(graph: Graph, t: Tensor) -> bool:
+    """Whether a value is a product with a softmax over time, so that ``summed`` can be used."""
+    nodes = [graph.nodes[n] for n in np.unique(graph.node_numbers(t.ids))]
+    return all(n.operation == "multiply" and any(_is_softmax(graph, ids) for ids in n.inputs) for n in nodes)
 
 
 def summed(graph: Graph, t: Tensor, axis: int) -> Tensor:

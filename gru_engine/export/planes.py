@@ -38,7 +38,7 @@ def _spatial(t: Tensor, number: int, what: str) -> tuple[list[int], list[int]]:
     return times, others
 
 
-def _places(size: int, taps: int, pads: tuple[int, int], dilation: int, stride: int) -> list[list[tuple[int, int]]]:
+def places(size: int, taps: int, pads: Sequence[int], dilation: int, stride: int) -> list[list[tuple[int, int]]]:
     """For each place of the result the taps that are no padding, and where they read."""
     count = (size + sum(pads) - (taps - 1) * dilation - 1) // stride + 1
     if count < 1:
@@ -75,19 +75,17 @@ def convolution(
     if times and all(W.shape[2 + a] == 1 and tuple(padding[a]) == (0, 0) and stride[a] == 1 for a in others):
         kernel = W.reshape(*W.shape[:2], W.shape[2 + times[0]])
         return _along(c, t, kernel, b, times[0], padding, dilation, stride, groups)
-    places = [
-        _places(t.shape(c.sizes)[2 + a], W.shape[2 + a], tuple(padding[a]), dilation[a], stride[a]) for a in others
-    ]
-    if math.prod(map(len, places)) * W.size > _MOST_WEIGHTS:
+    read = [places(t.shape(c.sizes)[2 + a], W.shape[2 + a], padding[a], dilation[a], stride[a]) for a in others]
+    if math.prod(map(len, read)) * W.size > _MOST_WEIGHTS:
         raise ExportError(
-            f"a convolution with the kernel {list(W.shape)} at {' x '.join(str(len(p)) for p in places)} places"
+            f"a convolution with the kernel {list(W.shape)} at {' x '.join(str(len(p)) for p in read)} places"
         )
     order = [0, *(2 + a for a in times), 1, *(2 + a for a in others)]
     moved = t.permute(order)
     first = 2 + len(times)  # the first of the other axes
     kernel = W.transpose([0, 1, *(2 + a for a in others), *(2 + a for a in times)])
     results = []
-    for place in itertools.product(*places):
+    for place in itertools.product(*read):
         part, own = moved, kernel
         for i, taps in enumerate(place):
             taps = taps or [(0, 0)]
@@ -104,7 +102,7 @@ def convolution(
             result = _product(c, flat, own, b, groups)
         results.append(result.unsqueeze(result.rank))
     stacked = cat(results, results[0].rank - 1)  # [batch, outputs, time, places]
-    counts = [len(p) for p in places]
+    counts = [len(p) for p in read]
     shape = stacked.shape(c.sizes)
     stacked = stacked.reshape([*shape[:-1], *counts], c.sizes)
     axes = [0, 1, *(2 + a for a in times), *(2 + a for a in others)]
@@ -148,9 +146,9 @@ def largest_pool(
     times, others = _spatial(t, len(kernel), "pooling")
     for a in others:
         size = t.shape(c.sizes)[2 + a]
-        places = _places(size, kernel[a], tuple(padding[a]), dilation[a], stride[a])
+        found = places(size, kernel[a], padding[a], dilation[a], stride[a])
         # A tap that is padding reads what another one reads too, which changes no maximum.
-        read = np.array([[dict(taps).get(tap, taps[0][1]) for taps in places] for tap in range(kernel[a])])
+        read = np.array([[dict(taps).get(tap, taps[0][1]) for taps in found] for tap in range(kernel[a])])
         t = _largest(c, [t.take(2 + a, at) for at in read])
     for a in times:
         span = (kernel[a] - 1) * dilation[a]

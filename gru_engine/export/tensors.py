@@ -19,8 +19,8 @@ Ids = npt.NDArray[np.int64]
 Factor = str | int
 """``"B"`` the batch, ``"T"`` the time, ``"R"`` the time from its end to its start, or a number of features.
 
-``"T:2:4"`` is a time axis of ceil((T - 2) / 4) steps, behind a convolution with a stride; likewise ``"R:2:1"``. ``"T+4"`` and the
-like is a time with another number of steps, between a padding and the convolution that removes it.
+``"T:2:4"`` is a time axis of ceil((T - 2) / 4) steps, behind a convolution with a stride; likewise ``"R:2:1"``. ``"T:=9"`` is one
+that always has 9 steps. ``"T+4"`` and the like is a time with another number of steps, between a padding and the convolution that removes it.
 """
 Dim = tuple[Factor, ...]
 """An axis: the product of its factors, the first the slowest; () is an axis of size 1."""
@@ -46,12 +46,14 @@ def time_parts(factor: str) -> tuple[str, int]:
 def steps_axis(factor: str) -> Axis:
     """How many steps a time axis has."""
     _, *numbers = time_parts(factor)[0].split(":")
-    return Axis(*map(int, numbers))
+    return Axis(steps=int(numbers[0][1:])) if numbers and numbers[0][0] == "=" else Axis(*map(int, numbers))
 
 
 def subsampled(factor: str, lost: int, stride: int) -> str:
     """The time axis of every ``stride``-th of the steps of another one, without ``lost`` of them."""
     axis = steps_axis(factor).subsampled(lost, stride)
+    if axis.steps is not None:
+        return f"{factor[0]}:={axis.steps}"
     return factor[0] if axis == Axis() else f"{factor[0]}:{axis.lost}:{axis.stride}"
 
 
