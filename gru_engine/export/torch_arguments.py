@@ -17,7 +17,7 @@ from gru_engine.export.common import ExportError
 from gru_engine.export.roles import beside, certain, named_axes, without_time
 from gru_engine.export.traced import layouts
 
-_MOST_READINGS = 32
+_MOST_READINGS = 8
 
 Reading = dict[int, str]
 """The numbers of the leaves that are inputs, the first one first, and the meanings of their axes; other tensors are states."""

@@ -221,6 +221,25 @@ def test_axes_by_name():
         from_module(module, (floats(2, 3, I), tokens(2, 3)), axes={"args.0": "TBF"})
 
 
+def test_a_state_may_come_first_where_axes_say_so():
+    def sequence(m, h, x, y):
+        return m.g(torch.cat([x, y], -1), h)
+
+    traced = check(
+        Net(sequence, g=gru(I + 2)),
+        floats(1, 2, H),
+        floats(2, 3, I),
+        floats(2, 3, 2),
+        axes={"args.1": "BTF", "args.2": "BTF"},
+    )
+    assert inputs_of(traced) == {"args.1": I, "args.2": 2}
+    assert traced.takes_state
+    cell = Net(lambda m, h, x, y: m.c(torch.cat([x, y], -1), h), c=nn.GRUCell(I + 2, H))
+    traced = check(cell, floats(2, H), floats(2, I), floats(2, 2), axes={"args.1": "BF", "args.2": "BF"})
+    assert inputs_of(traced) == {"args.1": I, "args.2": 2}
+    assert traced.network.state_size == H
+
+
 def test_inputs_without_a_time_axis_are_refused():
     module = Net(lambda m, x, c: m.g(torch.cat([x, c.unsqueeze(1).expand(-1, x.shape[1], -1)], -1))[0], g=gru(I + 3))
     with pytest.raises(ExportError, match=r"argument 1 of forward, 'args.1', of shape \[2, 3\] has no time axis"):
