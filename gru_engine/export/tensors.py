@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors of a model that is followed: the meaning of their axes, and which features stand in them (``gru_engine.export.graph``)."""
+"""Tensors of a model that is followed: what their axes mean, which features stand in them (``gru_engine.export.graph``)."""
 
 from __future__ import annotations
 

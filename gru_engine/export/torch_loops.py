@@ -4,8 +4,8 @@
 The record has such a loop unrolled: the same operations once for each step, each reading its own step of a sequence and values of
 the step before. ``find`` lays the steps side by side. If they are alike, one of them is the loop's body; what it reads of the
 step before are states; what is stacked, concatenated or written into a tensor step by step is a sequence again; and what is
-read of the last step is the value at the end. Steps are counted by what they depend on, not by where they stand in the record, so that a
-module may take its input apart beforehand, and have several loops side by side.
+read of the last step is the value at the end. Steps are counted by what they depend on, not by where they stand in the record,
+so that a module may take its input apart beforehand, and have several loops side by side.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ models are executed (``Traced.call``).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -216,7 +215,13 @@ class Outputs:
         for state in states:
             if not taken.isdisjoint(state.ids.reshape(-1).tolist()):
                 raise SharedState(used_state(self.graph.node_of(state)))
-        chosen = _assigned(self.graph, states, self.returned, outputs or (), self.who)
+        memories = [t for t in self._of("state") if not any(t is state for state in states)]
+        values = [
+            v
+            for i, v in enumerate(self.returned)
+            if isinstance(v, Tensor) and i not in (outputs or ()) and not any(self._continues(v, t) for t in memories)
+        ]
+        chosen = _assigned(self.graph, states, values, not memories, bool(outputs), self.who)
         for state, value in zip(states, chosen):
             self.graph.feed(state.ids, value.ids)
 
@@ -315,36 +320,35 @@ def argument_of(node: Node, unit: int) -> int:
 
 
 def _assigned(
-    graph: Graph, states: list[Tensor], returned: list[Any], outputs: Sequence[int], who: str
+    graph: Graph, states: list[Tensor], values: list[Tensor], alone: bool, said: bool, who: str
 ) -> list[Tensor]:
-    """For each state of a model of one step the value that is returned as the new state: of the same axes, in the same order."""
-    values = [v for i, v in enumerate(returned) if isinstance(v, Tensor) and i not in outputs and not v.dims == ()]
+    """For each state of a model of one step the value that is returned as the new one.
+
+    The new states are the last of the values, in the order of the states; unless it is ``said`` which values are outputs, there
+    must be others too, except for a model that returns nothing but its only state (``alone``: there are no GRUs' states).
+    """
     for state in states:
         if not any(v.dims == state.dims for v in values):
             raise ExportError(
                 f"{who} takes one time step and a state of shape {state}, but returns no new state with the same axes"
             )
-    possible: list[list[Tensor]] = []
-    for choice in itertools.combinations(values, len(states)):
-        if all(v.dims == state.dims for v, state in zip(choice, states)):
-            if not any(all(np.array_equal(a.ids, b.ids) for a, b in zip(choice, other)) for other in possible):
-                possible.append(list(choice))
-    if not possible:
-        raise ExportError(f"{who} does not return its {len(states)} new states in the order in which it takes them")
-    if len(possible) > 1:
-        # A state of which the others are made is no output beside it; and states come last.
-        last = possible[-1]
-        rest = [v for v in values if not any(np.array_equal(v.ids, s.ids) for s in last)]
-        below = [graph.ancestors(v.ids) for v in rest if any(v.dims == s.dims for s in last)]
-        made = all(any(not found.isdisjoint(s.ids.reshape(-1).tolist()) for s in last) for found in below)
-        above = [graph.ancestors(s.ids) for s in last]
-        if not made or any(not a.isdisjoint(v.ids.reshape(-1).tolist()) for a in above for v in rest):
-            shapes = ", ".join(str(v) for v in values)
-            raise ExportError(
-                f"which of the values that {who} returns ({shapes}) are the new states is not certain, because some have the same "
-                "axes; say with outputs= which are outputs, and the others are states"
-            )
-    return possible[-1]
+    chosen, rest = values[-len(states) :], values[: -len(states)]
+    fits = len(chosen) == len(states) and all(v.dims == state.dims for v, state in zip(chosen, states))
+    rest = [v for v in rest if not any(np.array_equal(v.ids, s.ids) for s in chosen)]
+    if fits and not said:
+        # A value with the axes of a state is an output if it is made of the new state, and not the other way round.
+        alike = [v for v in rest if any(v.dims == s.dims for s in chosen)]
+        below = [graph.ancestors(v.ids) for v in alike]
+        above = set().union(*(graph.ancestors(s.ids) for s in chosen))
+        fits = all(any(not found.isdisjoint(s.ids.reshape(-1).tolist()) for s in chosen) for found in below)
+        fits = fits and not any(not above.isdisjoint(v.ids.reshape(-1).tolist()) for v in alike)
+        fits = fits and (bool(rest) or (alone and len(states) == 1))
+    if not fits:
+        raise ExportError(
+            f"which of the values that {who} returns ({', '.join(map(str, values))}) are its new states ({len(states)}) is not certain: "
+            "return them last, in the order in which they are taken, or say with outputs= which values are outputs"
+        )
+    return chosen
 
 
 def _positions(lowered: Lowered) -> dict[int, int]:

@@ -197,7 +197,7 @@ def test_a_step_with_two_states():
 def test_which_value_is_the_state_must_be_certain():
     do = lambda m, x, h: (torch.tanh(m.w(x)), torch.tanh(m.w(x) + m.u(h)))  # noqa: E731
     module = Net(do, w=nn.Linear(I, H), u=nn.Linear(H, H))
-    with pytest.raises(ExportError, match="the new states is not certain.*outputs="):
+    with pytest.raises(ExportError, match=r"new states \(1\) is not certain.*outputs="):
         from_module(module, (floats(2, I), floats(2, H)))
     assert from_module(module, (floats(2, I), floats(2, H)), outputs=[1]).state_size == H
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spectra and other time axes in PyTorch: convolutions over frequency, strides, pooling, GRUs at each frequency, repeated values."""
+"""Spectra and other time axes in PyTorch: convolutions over frequency, strides, pooling, GRUs of bands, repeated values."""
 
 import pytest
 import torch
