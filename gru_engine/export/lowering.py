@@ -210,8 +210,8 @@ class _Lowering:
             return Step("repeat", [self.parts(node.inputs[0][cut], "")], node.name, options=node.options)
         if node.operation == "repeat":
             like = self.parts(np.array([node.options["like"]]), "")
-            whole = [self._full(part.node, part.end) if isinstance(part, Part) else part for part in like]
-            return Step("repeat", [self.parts(node.inputs[0][cut], key.end), list(whole)], node.name)
+            of_steps: list[Key] = [self._full(p.node, p.end) if isinstance(p, Part) else p for p in like]
+            return Step("repeat", [self.parts(node.inputs[0][cut], key.end), of_steps], node.name)
         if node.operation in ("subsample", "delay"):
             return Step(node.operation, [self.parts(node.inputs[0][cut], "")], node.name, options=node.options)
         if node.operation in _POOLING:

@@ -19,7 +19,8 @@ from gru_engine.export.graph import AxisError, Tensor, axis_text, cat, is_featur
 from gru_engine.export.operations import Context
 
 _MOST_WEIGHTS = 1 << 26
-Pads = Sequence[tuple[int, int]]
+Pad = tuple[int, int]
+Pads = Sequence[Pad]
 
 
 def _spatial(t: Tensor, number: int, what: str) -> tuple[list[int], list[int]]:
@@ -72,7 +73,7 @@ def convolution(
     times, others = _spatial(t, number, "a convolution")
     if not is_features(t.dims[1]):
         raise AxisError(f"the channels of a convolution are axis 1 of {t}, {axis_text(t.dims[1])}")
-    if times and all(W.shape[2 + a] == 1 and tuple(padding[a]) == (0, 0) and stride[a] == 1 for a in others):
+    if times and all(W.shape[2 + a] == 1 and not any(padding[a]) and stride[a] == 1 for a in others):
         kernel = W.reshape(*W.shape[:2], W.shape[2 + times[0]])
         return _along(c, t, kernel, b, times[0], padding, dilation, stride, groups)
     read = [places(t.shape(c.sizes)[2 + a], W.shape[2 + a], padding[a], dilation[a], stride[a]) for a in others]
@@ -114,7 +115,7 @@ def _along(
     stride: Sequence[int], groups: int,
 ) -> Tensor:  # fmt: skip
     return over_time.conv1d(
-        c.graph, c.sizes, t, W, b, channels=1, time=2 + axis, padding=tuple(padding[axis]), dilation=dilation[axis],
+        c.graph, c.sizes, t, W, b, channels=1, time=2 + axis, padding=padding[axis], dilation=dilation[axis],
         groups=groups, stride=stride[axis],
     )  # fmt: skip
 

@@ -257,7 +257,7 @@ def _matmul(c: Context, a: Arguments) -> Any:
     other = getattr(a, "other", None) if hasattr(a, "other") else a.mat2
     if isinstance(a.self, Tensor) and isinstance(other, Tensor):
         return operations.matrix_product(c, a.self, other)
-    if not isinstance(a.self, Tensor) and a.self.dim() == 2 and other.rank > 1:
+    if isinstance(other, Tensor) and a.self.dim() == 2 and other.rank > 1:
         order = [*range(other.rank - 2), other.rank - 1, other.rank - 2]
         return _dense(c, other.permute(order), a.self, None).permute(order)
     other = constant(other, "the right side of a matrix product")
@@ -328,8 +328,9 @@ def _gru(c: Context, a: Arguments) -> Any:
         for direction in range(directions):
             number = layer * directions + direction
             arrays = gru_arrays(*map(to_numpy, a.params[per_layer * number : per_layer * (number + 1)]))
-            if h0[number] is not None:
-                arrays["h0"] = h0[number]
+            first = h0[number]
+            if first is not None:
+                arrays["h0"] = first
             reverse = (direction == 1) != over_time.goes_back(x.dims[t])
             options = {"gates": "rzn", "reset": "after", "direction": "reverse" if reverse else "forward"}
             suffix = f".l{layer}" * (a.num_layers > 1) + "_reverse" * direction
@@ -382,7 +383,7 @@ def _over_features(c: Context, a: Arguments, x: Tensor, b: int, t: int) -> Any:
 def _written(c: Context, x: Tensor, h: Tensor | None, params: list[torch.Tensor]) -> Tensor:
     """One step of a GRU in elementary operations; without a state it is zero."""
     W, U, *biases = map(to_numpy, params)
-    b_x, b_h = biases or [None, None]
+    b_x, b_h = biases if biases else (None, None)
     hidden = U.shape[1]
     sums = c.graph.dense(x, W, b_x)
     x_r, x_z, x_n = parts(c, sums, [hidden] * 3, sums.rank - 1)

@@ -345,8 +345,8 @@ def _assigned(
         fits = fits and (bool(rest) or (alone and len(states) == 1))
     if not fits:
         raise ExportError(
-            f"which of the values that {who} returns ({', '.join(map(str, values))}) are its new states ({len(states)}) is not certain: "
-            "return them last, in the order in which they are taken, or say with outputs= which values are outputs"
+            f"which of the values that {who} returns ({', '.join(map(str, values))}) are its new states ({len(states)}) is "
+            "not certain: return them last, in the order in which they are taken, or say with outputs= which values are outputs"
         )
     return chosen
 

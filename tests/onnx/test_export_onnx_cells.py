@@ -6,9 +6,6 @@ import pytest
 from onnx import TensorProto
 from onnx_models import H, I, Model, O, V, check
 
-from gru_engine.export.common import ExportError
-from gru_engine.export.onnx import from_model
-
 
 def linear(m, v, inputs, outputs=H, bias=True):
     if bias:

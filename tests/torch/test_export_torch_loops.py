@@ -187,6 +187,11 @@ def test_a_step_with_a_state():
     assert list(traced.network.outputs) == ["y"]
 
 
+def test_a_cell_applied_twice():
+    traced = check(Net(lambda m, x, h: m.cell(x, m.cell(x, h)), cell=nn.GRUCell(I, H)), floats(2, I), floats(2, H))
+    assert traced.network.state_size == H
+
+
 def test_a_step_with_two_states():
     module = Net(cached, conv=nn.Conv1d(I, O, 3), gru=nn.GRU(O, H, batch_first=True), out=nn.Linear(H, O))
     traced = check(module, floats(2, 1, I), floats(2, I, 2), floats(1, 2, H))

@@ -113,6 +113,18 @@ def test_a_value_of_the_sequence_at_each_step():
     check(module, floats(2, 9, I))
 
 
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda m, x: m.g(x)[0] + m.g(x)[0][:, -1:],
+        lambda m, x: m.g(x)[0] + m.g(x)[0][:, -1].unsqueeze(1).expand(-1, x.shape[1], -1),
+        lambda m, x: m.g(x)[0] + m.g(x)[1].transpose(0, 1),
+    ],
+)
+def test_the_last_step_at_each_step(do):
+    check(Net(do, g=gru()), floats(2, 9, I))
+
+
 def test_an_autoencoder():
     do = lambda m, x: m.d(m.e(x)[1][-1].unsqueeze(1).repeat(1, x.shape[1], 1))[0]  # noqa: E731
     check(Net(do, e=gru(), d=gru(H, 4)), floats(2, 9, I))

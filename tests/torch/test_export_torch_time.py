@@ -154,8 +154,6 @@ def test_states_beside_windows():
 
 
 REFUSED = {
-    "stride": (along_time(lambda m, x: m.c(x)), conv(stride=2, padding=1), "stride 2 makes fewer steps"),
-    "valid": (along_time(lambda m, x: m.c(x)), conv(), "makes 2 steps fewer than the sequence has"),
     "longer": (
         along_time(lambda m, x: torch.relu(m.c(x))),
         conv(padding=2),
@@ -165,9 +163,7 @@ REFUSED = {
     "mode": (along_time(lambda m, x: m.c(x)), conv(padding=1, padding_mode="reflect"), "padding of the mode 'reflect'"),
     "value": (along_time(lambda m, x: m.c(F.pad(x, (2, 0), value=1.0))), conv(), "padding with 1 is not supported"),
     "padding alone": (along_time(lambda m, x: torch.tanh(F.pad(x, (2, 0)))), conv(), "2 steps of padding"),
-    "cut": (along_time(lambda m, x: m.c(x)[:, :, 1:-1]), conv(padding=1), "a part of the time axis is taken"),
     "shifted": (along_time(lambda m, x: m.c(F.pad(x, (4, 0)))[:, :, :-2]), conv(), "shifted steps"),
-    "pooled": (along_time(lambda m, x: F.max_pool1d(m.c(x), 2)), conv(padding=1), "max_pool"),
     "group norm": (along_time(lambda m, x: m.c(x)), nn.GroupNorm(1, I), "group_norm"),
 }
 
