@@ -371,8 +371,8 @@ class _Writer:
         case: Any
         for i, case in enumerate(cases):
             if not isinstance(case, (tuple, list)) or len(case) not in (3, 4):
-                given = type(case).__name__ + (f" of {len(case)}" if isinstance(case, (tuple, list)) else "")
-                raise TypeError(f"golden[{i}] must be (x, y, tolerance) or (x, y, tolerance, context), got {given}")
+                what = type(case).__name__ + (f" of {len(case)}" if isinstance(case, (tuple, list)) else "")
+                raise TypeError(f"golden[{i}] must be (x, y, tolerance) or (x, y, tolerance, context), got {what}")
             x, framework, tolerance, *given = case
             if as_number(tolerance, f"golden[{i}]: tolerance") < 0:
                 raise ValueError(f"golden[{i}]: tolerance must not be negative, got {tolerance!r}")
