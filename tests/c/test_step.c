@@ -79,10 +79,15 @@ static void golden_file(const char *name) {
     gru_info info;
     gru_get_info(model, &info);
     size_t n_x, n_y, n_state;
-    void *x = load_npy(name, "x", &n_x);
+    void *x = load_npy(name, "x", &n_x); /* vectors, or the tokens if there are no vectors; of both, the tokens apart */
+    size_t n_tokens = n_x;
+    const int both = info.input_width && info.n_tokens;
+    int32_t *tokens = both ? load_npy(name, "tokens", &n_tokens) : info.n_tokens ? x : NULL;
+    const float *vectors = info.input_width ? x : NULL;
     float *y = load_npy(name, "y", &n_y), *after = load_npy(name, "state", &n_state);
-    const size_t n_steps = n_x / (info.vocabulary ? 1 : info.input_width);
-    CHECK(n_state == info.state_width && n_y == info.output_width * (info.per_sequence ? 1 : n_steps), "%s: sizes",
+    const size_t n_steps = n_x / (vectors ? info.input_width : info.n_tokens);
+    CHECK(n_tokens == n_steps * (tokens ? info.n_tokens : n_x / n_steps), "%s: tokens", name);
+    CHECK(n_state == info.state_width && n_y == info.output_width * gru_output_steps(model, n_steps), "%s: sizes",
           name);
     float *state = floats(info.state_nbytes / 4), *got = floats(n_y), *values = floats(n_state);
     for (size_t i = 0; gru_isa_built(i); i++) {
@@ -95,8 +100,8 @@ static void golden_file(const char *name) {
                                    .n_steps = n_steps,
                                    .states = states,
                                    .outputs = got,
-                                   .vectors = info.vocabulary ? NULL : x,
-                                   .tokens = info.vocabulary ? x : NULL};
+                                   .vectors = vectors,
+                                   .tokens = tokens};
         const size_t nbytes = gru_run_workspace_nbytes(model, 1, n_steps, 1);
         void *workspace = malloc(nbytes);
         CHECK(gru_run(model, &args, workspace, nbytes) == GRU_OK, "%s on %s", name, isa);
@@ -107,8 +112,8 @@ static void golden_file(const char *name) {
         workspace = malloc(gru_step_workspace_nbytes(model));
         gru_state_init(model, state);
         for (size_t t = 0; t < n_steps; t++) {
-            const float *vector = info.vocabulary ? NULL : (float *)x + t * info.input_width;
-            const int32_t *token = info.vocabulary ? (int32_t *)x + t : NULL;
+            const float *vector = vectors ? vectors + t * info.input_width : NULL;
+            const int32_t *token = tokens ? tokens + t * info.n_tokens : NULL;
             if (t % 3 == 1) CHECK(gru_prepare(model, state, workspace) == GRU_OK, "%s on %s", name, isa);
             CHECK(gru_step(model, state, vector, token, got, workspace) == GRU_OK, "%s on %s", name, isa);
             CHECK(same_bits(got, y + t * info.output_width, info.output_width), "%s on %s: other bits at step %zu",
@@ -117,6 +122,7 @@ static void golden_file(const char *name) {
         free(workspace);
     }
     gru_isa_set(NULL);
+    if (both) free(tokens);
     free(x), free(y), free(after), free(state), free(got), free(values);
     gru_close(model);
 }

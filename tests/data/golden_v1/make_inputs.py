@@ -59,8 +59,11 @@ def main(folder):
         short = {n: array[:5] for n, array in x.items()}
         net.save(path, golden=[(short, ge.reference.run(net, short), 1e-5)])
         y, state = ge.load(path).run(x, return_state=True)
-        np.savez(folder / f"{name}.x.npz", **x)
-        for part, array in (("y", y), ("state", state)):
+        parts = [x[n] for n, part in net.inputs.items() if isinstance(part, slice)]
+        tokens = [x[n] for n, part in net.inputs.items() if not isinstance(part, slice)]
+        if tokens:
+            np.save(folder / f"{name}.tokens.npy", np.stack(tokens, axis=1).astype(np.int32))
+        for part, array in (("x", np.concatenate(parts, axis=1)), ("y", y), ("state", state)):
             np.save(folder / f"{name}.{part}.npy", array)
 
 
