@@ -491,8 +491,8 @@ def _check_counted(c: Context, t: Tensor, dim: int, part: slice) -> None:
         return
     if part.stop is not None and part.stop >= 0:
         raise ExportError(
-            f"the steps {part.start}:{part.stop} of {t} are so many, whatever the length of the sequence; what can be taken is all "
-            "but some steps at its ends, every n-th, and the last ones"
+            f"the steps {part.start}:{part.stop} of {t} are so many, whatever the length of the sequence; what can be taken "
+            "is all but some steps at its ends, every n-th, and the last ones"
         )
 
 

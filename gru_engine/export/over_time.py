@@ -94,6 +94,9 @@ def padded(graph: Graph, sizes: Sizes, t: Tensor, axis: int, left: int, right: i
     if left == right == 0:
         return t
     base, extra = _time_axis(t, axis, "padding")
+    if (left < 0 or right < 0) and not extra:
+        t = part_of_steps(graph, sizes, t, axis, max(-left, 0), 1, max(-right, 0))
+        return padded(graph, sizes, t, axis, max(left, 0), max(right, 0))
     if left < 0 or right < 0:
         size = sizes[base] + extra
         t = part(graph, sizes, t, axis, max(-left, 0), size - max(-left, 0) - max(-right, 0))

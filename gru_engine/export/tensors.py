@@ -242,9 +242,11 @@ class Tensor:
         shape, index, axis = [], [], 0
         for have, want in zip(own, dims):
             if have != want and (have or not is_features(want)):
-                repeated = (
-                    f"a value without {axis_text(want)} cannot be repeated over it" if not have else "they differ"
-                )
+                repeated = "they differ"
+                if not have:
+                    repeated = f"a value without {axis_text(want)} cannot be repeated over it"
+                elif {str(have[0])[0], str(want[0])[0]} == {"T", "R"} and str(have[0])[1:] == str(want[0])[1:]:
+                    repeated = "a sequence in reversed order and one in order would meet"
                 raise AxisError(f"{self} does not fit the axes {Tensor(tuple(dims), self.ids)}: {repeated}")
             for f in want:
                 if isinstance(f, int):

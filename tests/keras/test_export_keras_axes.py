@@ -60,8 +60,8 @@ def test_padding_that_depends_on_the_number_of_steps(tmp_path, layer):
     model = sequential(layer(), L.GRU(H), L.Dense(2), shape=(14, I))
     exported = check(model, tmp_path)
     assert exported.steps == 14 and exported.every in (2, 3)
-    assert any(note.startswith(f"exact for sequences of 14 steps and numbers of steps that differ from it by a multiple of {exported.every}")
-               for note in exported.notes())  # fmt: skip
+    others = f"numbers of steps that differ from it by a multiple of {exported.every}"
+    assert any(note.startswith(f"exact for sequences of 14 steps and {others}") for note in exported.notes())
     open_model = sequential(layer(), L.GRU(H), L.Dense(2))
     with pytest.raises(
         ExportError, match=r"what padding='same' is with strides=. depends on the number of steps; say what it is"
@@ -133,7 +133,7 @@ def test_a_sequence_as_one_value(tmp_path):
         lambda q, v: L.Attention()([q, v]), lambda q, v: L.Attention(use_scale=True)([q, v, L.Dense(H)(v)]),
         lambda q, v: L.Attention(use_scale=True, score_mode="concat")([q, v]), lambda q, v: L.AdditiveAttention()([q, v]),
         lambda q, v: L.AdditiveAttention(use_scale=False)([q, v]), lambda q, v: L.MultiHeadAttention(2, 3)(q, v),
-        lambda q, v: L.MultiHeadAttention(2, 3, value_dim=4, use_bias=False, output_shape=5)(q, v, key=v),
+        lambda q, v: L.MultiHeadAttention(2, 3, use_bias=False, output_shape=5)(q, v, key=v),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("one", [False, True])
