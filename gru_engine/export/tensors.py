@@ -20,7 +20,8 @@ Factor = str | int
 """``"B"`` the batch, ``"T"`` the time, ``"R"`` the time from its end to its start, or a number of features.
 
 ``"T:2:4"`` is a time axis of ceil((T - 2) / 4) steps, behind a convolution with a stride; likewise ``"R:2:1"``. ``"T:=9"`` is one
-that always has 9 steps. ``"T+4"`` and the like is a time with another number of steps, between a padding and the convolution that removes it.
+that always has 9 steps. ``"T+4"`` and the like is a time with another number of steps, between a padding and the convolution that
+removes it.
 """
 Dim = tuple[Factor, ...]
 """An axis: the product of its factors, the first the slowest; () is an axis of size 1."""
