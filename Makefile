@@ -208,7 +208,7 @@ bench-run: build lib $(VENV)/.group-bench
 named = $(wildcard $(1:%=tests/test_%.py))
 COMPUTING := $(call named,api cells contexts demo dtypes_bits generation inputs operations operations_norms random_networks \
     reference states)
-SANITIZED := $(call named,api cells command_line contexts contexts_files files format_damage generation inputs operations operations_norms \
+SANITIZED := $(call named,api cells command_line contexts contexts_files contexts_networks files format_damage generation inputs operations operations_norms \
     random_networks states)
 
 # The interpreter is not instrumented, so the run-time library comes first by LD_PRELOAD; leaks are the C tests' business.
