@@ -206,10 +206,10 @@ bench-run: build lib $(VENV)/.group-bench
 
 # Comparisons of ways to compute are part of `make test`; here every instruction set, and the sanitizers, meet what computes.
 named = $(wildcard $(1:%=tests/test_%.py))
-COMPUTING := $(call named,api cells contexts demo dtypes_bits generation inputs operations operations_norms random_networks \
-    reference states)
-SANITIZED := $(call named,api cells command_line contexts contexts_files contexts_networks files format_damage generation inputs operations operations_norms \
-    random_networks states)
+COMPUTING := $(call named,api axes cells contexts demo dtypes_bits generation inputs operations operations_norms random_networks \
+    reference states stored_attention)
+SANITIZED := $(call named,api axes cells command_line contexts contexts_files contexts_networks files format_damage generation inputs operations operations_norms \
+    random_networks states stored_attention)
 
 # The interpreter is not instrumented, so the run-time library comes first by LD_PRELOAD; leaks are the C tests' business.
 .PHONY: sanitize

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -130,9 +131,11 @@ def _layer(net: Network, node: Node, inputs: list[Value], tensors: dict[int, Arr
         like = inputs[1] if len(inputs) > 1 else None
         return net.repeat(inputs[0], node.parameters[0] or None, like=like, name=name)
     if node.kind is Attention:
-        additive, heads, causal, _ = node.parameters
-        v = tensors[0][0] if additive else None
-        return net.attention(*inputs, scale=node.factor, v=v, heads=heads, causal=bool(causal), name=name)
+        additive, heads, causal, rows = node.parameters
+        options: dict[str, Any] = {"scale": node.factor, "v": tensors[0][0] if additive else None, "heads": heads}
+        if rows:
+            options |= {"rows": rows, "count": inputs[3] if len(inputs) > 3 else None}
+        return net.attention(*inputs[:3], causal=bool(causal), **options, name=name)
     methods: dict[type[Layer], Callable[..., Value]] = {
         Add: net.add,
         Multiply: net.multiply,

@@ -340,8 +340,8 @@ class Repeat(Layer):
 class Attention(Layer):
     """For each step of the first input, the query, a mean of the third, weighted by the softmax of scores of the second.
 
-    The mean is over the steps of the keys and values, which are on one axis; score and softmax are of each of ``heads``
-    equal parts of all three.
+    The mean is over the steps of the keys and values, which are on one axis, or over the rows of what is stored per sequence;
+    score and softmax are of each of ``heads`` equal parts of all three.
     """
 
     v: Array  # [width of the query]; additive: score = sum of v * tanh(query + key)
@@ -349,6 +349,8 @@ class Attention(Layer):
     scale: float
     heads: int
     causal: bool  # only keys of the query's step and those before
+    rows: int  # of keys and values that are one value per sequence, one row behind the other; 0: they are per step
+    stored: bool  # these are computed of contexts alone, so that it can be stepped
 
     @property
     def arrays(self) -> dict[str, Array]:
@@ -382,7 +384,9 @@ def sees_ahead(layer: Layer) -> bool:
         return layer.ahead > 0
     if isinstance(layer, Repeat):
         return not (layer.held and layer.axis == INPUT_AXIS)
-    return isinstance(layer, (First, Mean, Max, Attend, Subsample, Attention))
+    if isinstance(layer, Attention):
+        return not layer.stored
+    return isinstance(layer, (First, Mean, Max, Attend, Subsample))
 
 
 def ends_sequence(layer: Layer) -> bool:

@@ -370,7 +370,8 @@ class Network(Operations):
         """The axis that must have a step for a layer."""
         if ends_sequence(layer):
             return self._layers[layer.inputs[0]].axis
-        return self._layers[layer.inputs[1]].axis if isinstance(layer, Attention) else NOT_NEEDED
+        steps = isinstance(layer, Attention) and not layer.rows
+        return self._layers[layer.inputs[1]].axis if steps else NOT_NEEDED
 
     @property
     def causal(self) -> bool:

@@ -421,7 +421,7 @@ def _parameters(layer: Layer) -> tuple[int, ...]:
         case Repeat():
             return (layer.steps,)
         case Attention():
-            return int(layer.additive), layer.heads, int(layer.causal)
+            return int(layer.additive), layer.heads, int(layer.causal), layer.rows
     return ()
 
 

@@ -158,7 +158,9 @@ def _read_node(
                 f"width {record['width']}"
             )
     per_sequence = (
-        kind is Context or kind in _ENDS or (kind is not Repeat and any(nodes[a].per_sequence for a in inputs))
+        kind is Context
+        or kind in _ENDS
+        or (kind not in (Repeat, Attention) and any(nodes[a].per_sequence for a in inputs))
     )
     node = Node(
         kind=kind,
@@ -210,7 +212,7 @@ _PARAMETERS: dict[type[Layer], int] = {
     Norm: 2,
     Subsample: 3,
     Repeat: 1,
-    Attention: 3,
+    Attention: 4,
     Sums: 2,
 }
 """How many of p0 .. p3 an operation uses; others use none."""
@@ -255,6 +257,7 @@ def _check_parameters(table: Table, i: int, kind: type[Layer]) -> None:
         table.check(p[0] <= MAX_SPAN, i, "parameters", f"at most {MAX_SPAN} steps")
     elif kind is Attention:
         table.check(p[0] < 2 and p[2] < 2, i, "parameters", "0 or 1 first and third")
+        table.check(not (p[2] and p[3]), i, "parameters", "0 third if there are stored rows")
         scaled = np.isfinite(record["alpha"]) and (p[0] == 0 or record["alpha"] == 1)
         table.check(scaled, i, "alpha", "a finite number, 1 of additive scores")
 
@@ -320,7 +323,7 @@ _INPUTS: dict[type[Layer], tuple[int, int]] = {
     Maximum: (2, 2),
     State: (0, 1),
     Repeat: (1, 2),
-    Attention: (3, 3),
+    Attention: (3, 4),
     Blend: (3, 3),
     Attend: (2, 2),
 }
@@ -353,6 +356,9 @@ def _check_inputs(table: Table, i: int, node: Node, nodes: list[Node]) -> None:
     if node.kind is Repeat:
         if not slow[0] or any(slow[1:]) or (len(inputs) > 1) != (node.parameters[0] == 0):
             raise FormatError(f"{operation}: reads a value per sequence, and if it has 0 steps, one per step then")
+    elif node.kind is Attention and node.parameters[3]:
+        if slow[0] or not all(slow[1:]):
+            raise FormatError(f"{operation}: the query is one value per step, what is stored one per sequence")
     elif any(slow) and (not all(slow) or node.kind in _STEPS_ONLY):
         raise FormatError(f"{operation}: reads a value per sequence where it cannot")
     together = [] if any(slow) else inputs[1:] if node.kind is Attention and not node.parameters[2] else inputs
@@ -374,9 +380,14 @@ def _check_width(table: Table, i: int, node: Node, widths: list[int], operation:
         if widths[1] % widths[0]:
             raise FormatError(wrong)
     elif node.kind is Attention:
-        expected, heads = widths[2], node.parameters[1]
-        if widths[0] != widths[1]:
-            raise FormatError(wrong)
+        _, heads, _, stored = node.parameters
+        rows = stored or 1
+        if (
+            widths[0] * rows != widths[1]
+            or node.width * rows != widths[2]
+            or widths[3:] not in ([], [1] * bool(stored))
+        ):
+            raise FormatError(f"{wrong}, and it {node.width}, in {rows} rows")
         fits = heads and widths[0] % heads == 0 and expected % heads == 0
         table.check(fits, i, "parameters", f"a divisor of the widths {widths} as the number of heads")
     elif node.kind is Window:
@@ -411,15 +422,16 @@ def _check_loops(table: Table, nodes: list[Node]) -> None:
             )
             table.check(fits, i, "parameters", expected)
             loop = range(loop.start if i in loop else i, max(loop.stop, number + 1))
-        if i in loop and (node.per_sequence or _needs_later(node)):
+        if i in loop and (node.per_sequence or _needs_later(node, nodes)):
             what = f"NODES[{i}] ({node.kind.__name__.upper()})"
             raise FormatError(f"{what}: it needs later steps, in the loop of nodes {loop.start} to {loop.stop - 1}")
 
 
-def _needs_later(node: Node) -> bool:
+def _needs_later(node: Node, nodes: list[Node]) -> bool:
     """Whether a node needs later steps, or other ones."""
     ahead = node.kind is Window and node.parameters[2] > 0
-    return node.reverse or ahead or node.kind in (Subsample, Repeat, Attention)
+    held = node.kind is Attention and node.parameters[3] and all(nodes[a].held for a in node.inputs[1:])
+    return node.reverse or ahead or (node.kind in (Subsample, Repeat, Attention) and not held)
 
 
 def _check_tensors(i: int, node: Node, nodes: list[Node], tensors: list[Tensor]) -> None:

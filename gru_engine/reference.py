@@ -149,8 +149,7 @@ def run(
         elif isinstance(layer, Subsample):
             value = inputs[0][:, layer.first :: layer.stride][:, : times.on(layer.axis).valid.shape[1]]
         elif isinstance(layer, Attention):
-            query, keys, parts = inputs
-            value = attention(layer, query, keys, parts, times.on(layers[layer.inputs[1]].axis))
+            value = attention(layer, inputs, times.on(layers[layer.inputs[1]].axis))
         else:
             axis = layers[layer.inputs[0]].axis if ends_sequence(layer) else layer.axis
             value = evaluate(layer, inputs, times.on(axis), multiply)
@@ -313,12 +312,19 @@ def attend(scores: Array, values: Array, sequences: Sequences) -> Array:
     return np.asarray((spread * _valid(values, sequences, 0)).sum(axis=1))
 
 
-def attention(layer: Attention, query: Array, keys: Array, values: Array, sequences: Sequences) -> Array:
+def attention(layer: Attention, inputs: list[Array], sequences: Sequences) -> Array:
     """Means [B, T, V] of values [B, S, V], weighted by the softmax over S of scores of query [B, T, K] and keys [B, S, K].
 
+    Stored keys and values are [B, S * K] and [B, S * V]; a fourth input [B, 1] says how many of the S rows count.
     Luong et al. 2015 (arXiv:1508.04025), Vaswani et al. 2017 (arXiv:1706.03762); additive: Bahdanau et al. 2015
     (arXiv:1409.0473).
     """
+    query, keys, values = inputs[:3]
+    if layer.rows:
+        keys, values = (a.reshape(len(a), layer.rows, -1) for a in (keys, values))
+        most = np.full((len(keys), 1), float(layer.rows))
+        count = most if len(inputs) == 3 else np.where(inputs[3] < most, np.maximum(np.floor(inputs[3]), 1), most)
+        sequences = Sequences(np.arange(layer.rows) < count, np.zeros(keys.shape[:2], bool))
     parts = []
     seen = sequences.valid[:, np.newaxis]
     if layer.causal:
@@ -385,7 +391,8 @@ def loop(
         valid, begins = sequences.valid[:, t, np.newaxis], sequences.reset[:, t, np.newaxis]
         after = {}
         for index in unit:
-            layer, inputs = layers[index], [values[i][:, t] for i in layers[index].inputs]
+            layer = layers[index]
+            inputs = [values[i] if layers[i].per_sequence else values[i][:, t] for i in layer.inputs]
             state = np.where(begins, layer.initial_state, states[index])
             if isinstance(layer, State):
                 value = state
@@ -395,6 +402,8 @@ def loop(
             elif isinstance(layer, Window):
                 step, after[index] = window(layer, inputs[0][:, np.newaxis], state, single)
                 value = step[:, 0]
+            elif isinstance(layer, Attention):  # to what is stored
+                value = attention(layer, [inputs[0][:, np.newaxis], *inputs[1:]], single)[:, 0]
             else:
                 value = evaluate(layer, inputs, single, multiply)
             values[index][:, t] = value

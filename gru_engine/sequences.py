@@ -141,6 +141,8 @@ class Sequences(Builder):
         v: npt.ArrayLike | None = None,
         heads: int = 1,
         causal: bool = False,
+        rows: int | None = None,
+        count: Value | None = None,
         name: str | None = None,
     ) -> Value:
         """Attention with a query per step: means of values over all their steps, weighted by how well the keys fit.
@@ -167,38 +169,68 @@ class Sequences(Builder):
             The three are cut into so many equal parts, each with a softmax of its own.
         causal : bool
             Step t looks at the steps up to t only; query and keys must have the same number of steps.
+        rows : int, optional
+            Keys and values are stored: each is one value per sequence, of so many rows side by side, of widths
+            ``rows * K`` and ``rows * V``. They are given as contexts, say, by an encoder that is a network of its own.
+        count : Value, optional
+            Of width 1, per sequence: how many of these rows count, the first ones: its integer part, 1 at least. None: all.
 
         Returns
         -------
         Value
-            Of width V, with the steps of the query. A network with this operation cannot be stepped.
+            Of width V, with the steps of the query. A network with this operation can be stepped if what is stored is
+            computed of contexts alone.
 
         References
         ----------
         Bahdanau, Cho, Bengio, arXiv:1409.0473; Luong, Pham, Manning, arXiv:1508.04025; Vaswani et al., arXiv:1706.03762.
         """
-        query, keys, values = (
-            self._per_step(value, argument, "attention")
-            for value, argument in ((query, "query"), (keys, "keys"), (values, "values"))
-        )
-        if query.width != keys.width:
-            raise ValueError(f"attention: query and keys must have the same width, got {query.width} and {keys.width}")
-        self._check_same_rate("attention", keys, values)
-        if causal:
-            self._check_same_rate("attention, causal", query, keys)
-        heads = as_size(heads, "heads")
-        if query.width % heads or values.width % heads:
+        query = self._per_step(query, "query", "attention")
+        if rows is None:
+            if count is not None:
+                raise TypeError("attention: count is for stored keys and values; say rows, too")
+            keys, values = (self._per_step(v, a, "attention") for v, a in ((keys, "keys"), (values, "values")))
+            self._check_same_rate("attention", keys, values)
+            if causal:
+                self._check_same_rate("attention, causal", query, keys)
+            inputs, number = [query, keys, values], 1
+        else:
+            if causal:
+                raise TypeError("attention: causal is for keys and values per step, not for stored ones")
+            number = as_size(rows, "rows")
+            inputs = [query, *self._stored(keys, values, number, count)]
+            keys, values = inputs[1:3]
+        if query.width * number != keys.width:
+            each = f" in {number} rows" if rows is not None else ""
             raise ValueError(
-                f"attention: heads must divide the widths of query and values, {query.width} and {values.width}, got {heads}"
+                f"attention: query and keys must have the same width, got {query.width} and {keys.width}{each}"
+            )
+        heads, width = as_size(heads, "heads"), values.width // number
+        if query.width % heads or width % heads:
+            raise ValueError(
+                f"attention: heads must divide the widths of query and values, {query.width} and {width}, got {heads}"
             )
         additive, scale = v is not None, as_number(scale, "attention: scale")
         if additive and scale != 1:
             raise ValueError(f"attention: scale is for a dot product; with v it must be 1, got {scale}")
         weights = as_array(np.ones(query.width, np.float32) if v is None else v, "v", ("K",), (query.width,))
         fields: dict[str, Any] = {"v": weights, "additive": additive, "scale": scale, "heads": heads}
-        return self._append(
-            Attention, [query, keys, values], values.width, name, axis=query.axis, causal=bool(causal), **fields
-        )
+        fields |= {"causal": bool(causal), "rows": 0 if rows is None else number, "per_sequence": False}
+        stored = rows is not None and all(value.layer.held for value in inputs[1:])
+        return self._append(Attention, inputs, width, name, axis=query.axis, stored=stored, **fields)
+
+    def _stored(self, keys: Vector, values: Vector, rows: int, count: Value | None) -> list[Value]:
+        """Keys, values and their number, all per sequence."""
+        found = [self._vector(keys, "keys"), self._vector(values, "values")]
+        found += [] if count is None else [self._vector(count, "count")]
+        for value, argument in zip(found, ("keys", "values", "count")):
+            if not value.per_sequence:
+                raise ValueError(f"attention: with rows, {argument} is one value per sequence, got {value!r}")
+        if found[1].width % rows:
+            raise ValueError(f"attention: values must have a width that {rows} rows divide, got {found[1].width}")
+        if count is not None and found[2].width != 1:
+            raise ValueError(f"attention: count must have the width 1, got {found[2].width}")
+        return found
 
     # ---- helpers
 

@@ -77,6 +77,7 @@ def _summary_row(index: int, layer: Layer) -> tuple[str, ...]:
         details = ["additive" if layer.additive else f"dot product times {layer.scale:g}"]
         details += [f"{layer.heads} heads"] if layer.heads > 1 else []
         details += ["causal"] if layer.causal else []
+        details += [f"{layer.rows} stored rows"] if layer.rows else []
     if layer.axis != INPUT_AXIS:
         details += [str(layer.axis)]
     reads = ", ".join(map(str, layer.inputs))

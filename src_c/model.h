@@ -130,6 +130,9 @@ typedef struct gru_node {
     int rms;
     size_t parts;   /* ATTENTION: heads */
     int looks_back; /* ATTENTION: at keys up to the query's step only */
+    size_t
+        stored_rows; /* ATTENTION: of the keys and values, which are one value per sequence, one row behind the other; 0:
+                         * they are per step */
 
     enum gru_place place;
     size_t column; /* of the value in its row */
@@ -165,7 +168,8 @@ struct gru_model {
     size_t products_nbytes;       /* of all matrices: what a step reads */
     int whole_sequences;          /* a block must be a whole sequence */
     int attends;
-    int in_order; /* steps may need values per sequence: these are not left to the end */
+    size_t most_stored_rows; /* of an ATTENTION */
+    int in_order;            /* steps may need values per sequence: these are not left to the end */
 
     gru_axis axes[GRU_MAX_AXES];
     size_t n_axes, output_axis;
@@ -212,6 +216,15 @@ static inline float *gru_held_row(const gru_node *n, float *state) {
         column += n->column;
     }
     return state + n->offset + column;
+}
+
+/* Whether it is an ATTENTION to what is held, so that it can be stepped. */
+static inline int gru_attends_to_held(const gru_node *n, const gru_node *nodes) {
+    int held = n->op == GRU_OP_ATTENTION && n->stored_rows;
+    for (size_t i = 1; held && i < n->n_inputs; i++) {
+        held = nodes[n->inputs[i]].held;
+    }
+    return held;
 }
 
 /* Lets states start from what is held, now that there is a context. In model.c. */

@@ -268,29 +268,46 @@ static void run_attend(const block *b, const gru_node *n) {
     }
 }
 
-/* The same with scores of their own for each step of the query, of the products of its parts with those of the keys. */
+/* Row s of the keys or values of an ATTENTION. */
+static const float *attended_row(const block *b, const gru_node *n, const gru_node *a, size_t i, size_t s) {
+    return n->stored_rows ? sequence_row_at(b, a, i) + s * (a->width / n->stored_rows) : row_at(b, a, i, s);
+}
+
+/* How many of them there are for step t: of those that are stored, as many as count, one at least. */
+static size_t attended_rows(const block *b, const gru_node *n, size_t i, size_t t) {
+    const gru_node *nodes = b->model->nodes;
+    if (!n->stored_rows) {
+        return n->looks_back ? t + 1 : steps_of(b, &nodes[n->inputs[1]], i);
+    }
+    const float most = (float)n->stored_rows,
+                count = n->n_inputs < 4 ? most : *sequence_row_at(b, &nodes[n->inputs[3]], i);
+    return count < most ? (count >= 1 ? (size_t)count : 1) : n->stored_rows;
+}
+
+/* Means of values with scores of their own for each step of the query, of the products of its parts with those of the keys. */
 static void run_attention(const block *b, const gru_node *n, size_t t0, size_t t1) {
     const gru_vectors *k = b->kernels->vectors;
     const gru_node *nodes = b->model->nodes;
     const gru_node *query = &nodes[n->inputs[0]], *keys = &nodes[n->inputs[1]], *values = &nodes[n->inputs[2]];
-    const size_t key_width = keys->width / n->parts, width = n->width / n->parts;
+    const size_t key_width = query->width / n->parts, width = n->width / n->parts;
     const gru_act softmax = {GRU_ACT_SOFTMAX, 0, 0};
     float *weights = FLOATS(b, weights);
     for (size_t t = t0; t < t1; t++) {
         for (size_t i = 0; i < active(b, n, t); i++) {
-            const size_t n_keys = n->looks_back ? t + 1 : steps_of(b, keys, i);
+            const size_t n_rows = attended_rows(b, n, i, t);
             const float *q = row_at(b, query, i, t);
             float *out = row_at(b, n, i, t);
             memset(out, 0, n->width * sizeof(float));
             for (size_t head = 0; head < n->parts; head++) {
                 const size_t first = head * key_width, column = head * width;
                 const float *v = n->scale ? n->scale + first : NULL;
-                for (size_t s = 0; s < n_keys; s++) {
-                    weights[s] = k->score(q + first, row_at(b, keys, i, s) + first, v, n->factor, key_width);
+                for (size_t s = 0; s < n_rows; s++) {
+                    const float *key = attended_row(b, n, keys, i, s) + first;
+                    weights[s] = k->score(q + first, key, v, n->factor, key_width);
                 }
-                k->activation(softmax, weights, weights, n_keys);
-                for (size_t s = 0; s < n_keys; s++) {
-                    k->accumulate(weights[s], row_at(b, values, i, s) + column, out + column, width);
+                k->activation(softmax, weights, weights, n_rows);
+                for (size_t s = 0; s < n_rows; s++) {
+                    k->accumulate(weights[s], attended_row(b, n, values, i, s) + column, out + column, width);
                 }
             }
         }

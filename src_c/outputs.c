@@ -3,9 +3,9 @@
 #include "reader.h"
 
 /* Whether an operation can stand in a loop, which goes step by step. */
-static int may_loop(const gru_node *n) {
+static int may_loop(const gru_node *n, const gru_node *nodes) {
     return !n->per_sequence && !n->reverse && !n->ahead && n->op != GRU_OP_SUBSAMPLE && n->op != GRU_OP_REPEAT &&
-           n->op != GRU_OP_ATTENTION;
+           (n->op != GRU_OP_ATTENTION || gru_attends_to_held(n, nodes));
 }
 
 /* The sources of states; and loops, from a STATE to its source, those that overlap made one. */
@@ -18,7 +18,7 @@ gru_result gru_read_loops(reader *in) {
         uint32_t end = i + 1;
         for (uint32_t j = i; j < end; j++) {
             const gru_node *n = &nodes[j], *source = n->source;
-            if (!may_loop(n)) {
+            if (!may_loop(n, nodes)) {
                 return bad(in, "node %u: operation %d cannot stand in a loop, here from node %u on", j, n->op, i);
             }
             if (n->op != GRU_OP_STATE) {

@@ -117,14 +117,16 @@ void gru_model_plan(gru_model *model, size_t n_outputs) {
     for (size_t i = 0; i < info->n_nodes; i++) {
         const gru_node *n = &model->nodes[i];
         const int repeats = n->op == GRU_OP_REPEAT && !n->source->held; /* what steps have to come first for */
-        const int other_steps = n->op == GRU_OP_SUBSAMPLE || repeats || n->op == GRU_OP_ATTENTION || n->axis;
+        const int attends = n->op == GRU_OP_ATTENTION && !gru_attends_to_held(n, model->nodes);
+        const int other_steps = n->op == GRU_OP_SUBSAMPLE || repeats || attends || n->axis;
         if (n->reverse || n->ahead || other_steps || (gru_op_ends_sequence(n->op) && n->op != GRU_OP_LAST)) {
             info->causal = 0;
         }
-        model->in_order |= repeats;
+        model->in_order |= repeats || (attends && n->stored_rows);
         model->attends |= n->op == GRU_OP_ATTEND || n->op == GRU_OP_ATTENTION;
-        model->whole_sequences |= n->reverse || n->ahead || other_steps || model->attends;
-        if (gru_op_ends_sequence(n->op) || n->op == GRU_OP_ATTENTION) { /* of no steps there is no value */
+        model->most_stored_rows = larger(model->most_stored_rows, n->stored_rows);
+        model->whole_sequences |= n->reverse || n->ahead || other_steps || n->op == GRU_OP_ATTEND;
+        if (gru_op_ends_sequence(n->op) || (attends && !n->stored_rows)) { /* of no steps there is no value */
             const size_t keys = n->inputs[n->op == GRU_OP_ATTENTION];
             const gru_axis *axis = &model->axes[model->nodes[keys].axis];
             info->least_steps = larger(info->least_steps, axis->fixed ? 0 : axis->lost + 1);

@@ -149,9 +149,6 @@ static gru_result take_gru(reader *in, uint32_t node, gru_node *n, const unsigne
     return GRU_OK;
 }
 
-/* Parameter i of a node. */
-static uint32_t parameter(const unsigned char *r, unsigned i) { return u32_at(r + 96 + 4 * i); }
-
 static gru_result take_sums(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
     const uint64_t rows = parameter(r, 0), gates = parameter(r, 1), panels = (rows + GRU_LANES - 1) / GRU_LANES;
     if (!rows || !gates || gates > 4 || panels * gates * GRU_LANES != n->width) {
@@ -201,89 +198,20 @@ static gru_result take_slice(reader *in, uint32_t node, gru_node *n, const unsig
     return GRU_OK;
 }
 
-static gru_result take_subsample(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
-    n->first = parameter(r, 0);
-    n->every = parameter(r, 1);
-    n->dropped = parameter(r, 2);
-    n->source = &in->model->nodes[n->inputs[0]];
-    if (n->first > MAX_SPAN || !n->every || n->every > MAX_SPAN || n->dropped > MAX_SPAN) {
-        return bad(in, "node %u: every %zu steps from %zu on, %zu dropped: expected 1 to %u, and 0 to %u", node,
-                   n->every, n->first, n->dropped, MAX_SPAN, MAX_SPAN);
-    }
-    return GRU_OK;
-}
-
 static gru_result take_attention(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
     const gru_node *nodes = in->model->nodes;
-    const size_t key_width = nodes[n->inputs[1]].width;
+    const size_t key_width = nodes[n->inputs[0]].width;
     const uint32_t additive = parameter(r, 0), heads = parameter(r, 1), looks_back = parameter(r, 2);
     n->factor = f32_at(r + 28);
     n->parts = heads;
     n->looks_back = looks_back == 1;
-    if (additive > 1 || looks_back > 1 || !isfinite(n->factor) || (additive && !(n->factor == 1)) || !heads ||
-        n->width % heads || key_width % heads) {
+    if (additive > 1 || looks_back > 1 || (looks_back && n->stored_rows) || !isfinite(n->factor) ||
+        (additive && !(n->factor == 1)) || !heads || n->width % heads || key_width % heads) {
         return bad(in,
                    "node %u: kind %u, %u heads of widths %zu and %zu, %u, factor %g: not an attention of this format",
                    node, additive, heads, key_width, n->width, looks_back, (double)n->factor);
     }
     return additive ? take_floats(in, node, 0, "v", GRU_LAYOUT_PLAIN, 1, key_width, 1, &n->scale) : GRU_OK;
-}
-
-/* The number of an axis, which is a new one if it is not known yet. */
-static gru_result take_axis(reader *in, uint32_t node, const gru_axis *axis, size_t *number) {
-    gru_model *m = in->model;
-    for (size_t i = 0; i < m->n_axes; i++) {
-        const gru_axis *known = &m->axes[i];
-        if (known->lost == axis->lost && known->stride == axis->stride && known->fixed == axis->fixed) {
-            *number = i;
-            return GRU_OK;
-        }
-    }
-    if (axis->lost > MAX_LOST || axis->stride > MAX_LOST || m->n_axes == GRU_MAX_AXES) {
-        return bad(in, "node %u: a time axis that lacks %zu steps and has every %zu of the others, after %zu axes",
-                   node, axis->lost, axis->stride, m->n_axes);
-    }
-    m->axes[m->n_axes] = *axis;
-    *number = m->n_axes++;
-    return GRU_OK;
-}
-
-/* The axis of a node's steps, from those of its inputs. */
-static gru_result take_steps(reader *in, uint32_t node, gru_node *n, const unsigned char *r) {
-    const gru_node *nodes = in->model->nodes;
-    const gru_node *of = n->n_inputs ? &nodes[n->inputs[n->op == GRU_OP_REPEAT && n->n_inputs > 1]] : NULL;
-    n->axis = of && !n->per_sequence ? of->axis : 0;
-    if (n->op == GRU_OP_REPEAT) {
-        const uint32_t steps = parameter(r, 0);
-        n->source = &nodes[n->inputs[0]];
-        if ((steps == 0) != (n->n_inputs == 2) || steps > MAX_SPAN) {
-            return bad(in, "node %u: %u steps of %zu inputs", node, steps, n->n_inputs);
-        }
-        return steps ? take_axis(in, node, &(gru_axis){.fixed = steps, .stride = 1}, &n->axis) : GRU_OK;
-    }
-    if (n->op == GRU_OP_SUBSAMPLE) {
-        TRY(take_subsample(in, node, n, r));
-        const gru_axis here = {.lost = n->first + n->dropped, .stride = n->every};
-        gru_axis axis = in->model->axes[n->axis];
-        if (axis.fixed) {
-            axis.fixed = gru_axis_steps(&here, axis.fixed);
-            if (!axis.fixed) {
-                return bad(in, "node %u: no step is left of %zu", node, in->model->axes[n->axis].fixed);
-            }
-        } else { /* all are below 2^29 */
-            axis.lost += axis.stride * here.lost;
-            axis.stride *= here.stride;
-        }
-        return take_axis(in, node, &axis, &n->axis);
-    }
-    const size_t apart = n->op == GRU_OP_ATTENTION && !parameter(r, 2);
-    for (size_t i = 0; i < n->n_inputs; i++) {
-        const gru_node *a = &nodes[n->inputs[i]], *with = &nodes[n->inputs[i < apart ? i : apart]];
-        if (a->axis != with->axis) {
-            return bad(in, "node %u: inputs with different numbers of steps", node);
-        }
-    }
-    return GRU_OK;
 }
 
 /* The source of a STATE is a later node, which is checked when that has been read. */
@@ -362,8 +290,8 @@ static unsigned n_parameters(int op) {
     case GRU_OP_SUMS:
     case GRU_OP_NORM: return 2;
     case GRU_OP_SUBSAMPLE:
-    case GRU_OP_ATTENTION:
     case GRU_OP_WINDOW: return 3;
+    case GRU_OP_ATTENTION: return 4;
     default: return 0;
     }
 }
@@ -393,7 +321,7 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
                  [GRU_OP_FIRST] = {1, 1},     [GRU_OP_STATE] = {0, 1},      [GRU_OP_BLEND] = {3, 3},
                  [GRU_OP_SLICE] = {1, 1},     [GRU_OP_WINDOW] = {1, 1},     [GRU_OP_NORM] = {1, 1},
                  [GRU_OP_MEAN] = {1, 1},      [GRU_OP_MAX] = {1, 1},        [GRU_OP_ATTEND] = {2, 2},
-                 [GRU_OP_SUBSAMPLE] = {1, 1}, [GRU_OP_REPEAT] = {1, 2},     [GRU_OP_ATTENTION] = {3, 3},
+                 [GRU_OP_SUBSAMPLE] = {1, 1}, [GRU_OP_REPEAT] = {1, 2},     [GRU_OP_ATTENTION] = {3, 4},
                  [GRU_OP_MAXIMUM] = {2, 2},   [GRU_OP_SUMS] = {1, 1}};
     if (n->n_inputs < arity[n->op].least || n->n_inputs > arity[n->op].most) {
         return bad(in, "node %u: operation %d has %zu inputs, expected %u to %u", node, n->op, n->n_inputs,
@@ -420,6 +348,11 @@ static gru_result check_inputs(reader *in, uint32_t node, gru_node *n) {
         return nodes[n->inputs[0]].per_sequence && n_per_sequence == 1
                    ? GRU_OK
                    : bad(in, "node %u repeats what is not one value per sequence", node);
+    }
+    if (n->op == GRU_OP_ATTENTION && n->stored_rows) {
+        return (size_t)n_per_sequence == n->n_inputs - 1 && !nodes[n->inputs[0]].per_sequence
+                   ? GRU_OK
+                   : bad(in, "node %u: the query is one value per step, what is stored one per sequence", node);
     }
     const int step_only = n->op == GRU_OP_EMBEDDING || n->op == GRU_OP_GRU || n->op == GRU_OP_WINDOW ||
                           n->op == GRU_OP_SUBSAMPLE || n->op == GRU_OP_STATE || n->op == GRU_OP_ATTENTION ||
@@ -467,12 +400,14 @@ static gru_result check_widths(reader *in, uint32_t node, const gru_node *n) {
         }
         break;
     case GRU_OP_ATTENTION:
-        expected = nodes[n->inputs[2]].width;
-        if (nodes[n->inputs[0]].width != nodes[n->inputs[1]].width) {
-            return bad(in, "node %u: a query of width %zu for keys of width %zu, expected the same", node,
-                       nodes[n->inputs[0]].width, nodes[n->inputs[1]].width);
+        expected = (uint64_t)n->width * (n->stored_rows ? n->stored_rows : 1);
+        if ((uint64_t)nodes[n->inputs[0]].width * (n->stored_rows ? n->stored_rows : 1) != nodes[n->inputs[1]].width ||
+            expected != nodes[n->inputs[2]].width ||
+            (n->n_inputs == 4 && (!n->stored_rows || nodes[n->inputs[3]].width != 1))) {
+            return bad(in, "node %u: a query of width %zu for keys of width %zu, values of width %zu in %zu rows", node,
+                       nodes[n->inputs[0]].width, nodes[n->inputs[1]].width, nodes[n->inputs[2]].width, n->stored_rows);
         }
-        break;
+        return GRU_OK;
     case GRU_OP_WINDOW: expected = (uint64_t)n->taps * nodes[n->inputs[0]].width; break;
     case GRU_OP_AFFINE:
     case GRU_OP_ACTIVATION:
@@ -545,9 +480,10 @@ static gru_result take_node(reader *in, uint32_t node, uint32_t *next_edge) {
         TRY(take_network_input(in, node, n, r));
         return check_unused(in, node, n, r);
     }
+    n->stored_rows = op == GRU_OP_ATTENTION ? parameter(r, 3) : 0;
     TRY(take_start(in, node, n, r));
     TRY(check_inputs(in, node, n));
-    TRY(take_steps(in, node, n, r));
+    TRY(gru_read_axis(in, node, n, r));
     if (op == GRU_OP_WINDOW) {
         TRY(take_window(in, node, n, r));
     }

@@ -101,4 +101,10 @@ gru_result gru_read_program(reader *in);
 gru_result gru_read_loops(reader *in);
 gru_result gru_read_outputs(reader *in);
 
+/* Parameter i of a node's record. */
+static inline uint32_t parameter(const unsigned char *r, unsigned i) { return u32_at(r + 96 + 4 * i); }
+
+/* The time axis of a node from those of its inputs, all of which have the same, if they must. In axes.c. */
+gru_result gru_read_axis(reader *in, uint32_t node, gru_node *n, const unsigned char *r);
+
 #endif

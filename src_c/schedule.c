@@ -61,7 +61,8 @@ gru_schedule gru_make_schedule(const gru_model *m, size_t n_streams, size_t n_st
     l.sums_h = take(&next, l.group_streams, m->sums_h_width, sizeof(float));
     l.z = take(&next, l.group_streams, m->hidden_width, sizeof(float));
     l.rh = take(&next, l.group_streams, m->hidden_width, sizeof(float));
-    l.weights = take(&next, m->attends ? l.most_steps : 0, 1, sizeof(float));
+    const size_t n_weights = l.most_steps > m->most_stored_rows ? l.most_steps : m->most_stored_rows;
+    l.weights = take(&next, m->attends ? n_weights : 0, 1, sizeof(float));
     l.quantised_x = take(&next, l.chunk_rows, m->quantised_w_nbytes, 1);
     l.quantised_h = take(&next, l.group_streams, m->quantised_u_nbytes, 1);
     l.x = take(&next, l.chunk_rows, 1, sizeof(float *));

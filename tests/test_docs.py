@@ -77,6 +77,7 @@ PREPARED: dict[str, Callable[[np.random.Generator], None]] = {
 
 def check_contexts(names: dict[str, Any], printed: str) -> None:
     assert names["model"].contexts == {"speaker": slice(0, 32)}
+    assert len(names["translation"]) == 10
     assert names["y"].shape == (10,)
 
 
