@@ -350,7 +350,7 @@ def test_several_outputs(tmp_path):
         return {"z": L.Dense(2, name="second")(y), "a": L.Dense(3, name="first")(y), "m": L.Softmax(name="third")(y)}
 
     net = check(functional(do)).network
-    assert set(net.outputs) == {"z", "a", "m"}  # the keys
+    assert set(net.outputs) == {"z", "a", "m"}  # as the model returns them; the layers' names are not seen there
     net = check(functional(lambda x: [L.Dense(2)(x), L.Dense(3)(x)]), tmp_path).network
     assert list(net.outputs) == ["dense", "dense_1"]
     assert check(functional(lambda x: [L.Dense(2)(x), L.GRU(3)(x)]), tmp_path).network.output_size == 2

@@ -184,29 +184,25 @@ def test_one_step_with_several_inputs():
     assert inputs_of(traced) == {"args.0": I, "args.1": V}
 
 
-def test_what_may_be_a_state_is_no_input_unless_it_is_said():
+def test_what_is_returned_too_is_a_state_unless_axes_say_otherwise():
     module = Net(step, cell=nn.GRUCell(I + 3, H), out=nn.Linear(H, 3))  # the action that is returned is as wide
     example = floats(2, I), floats(2, 3), floats(2, H)
     with pytest.raises(ExportError, match=r"new states .* is not certain"):
         from_module(module, example)
     traced = check(module, *example, axes={"args.0": "BF", "args.1": "BF"})
-    assert len(traced.network.inputs) == 2
+    assert inputs_of(traced) == {"args.0": I, "args.1": 3}
+    assert traced.network.state_size == H
 
-    def lstm(m, x, h, c):
-        h, c = m.cell(x, (h, c))
-        return h, c
+    def lstm(m, x, action, h, c):
+        i, f, g, o = m.gates(torch.cat([x, action, h], -1)).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        return m.out(h), h, c
 
-    with pytest.raises(ExportError):
-        from_module(Net(lstm, cell=nn.LSTMCell(H, H)), (floats(3, H), floats(3, H), floats(3, H)))
-
-    def gated(m, x, h, memory):
-        memory = torch.sigmoid(m.gate(torch.cat([x, memory], -1)))
-        return m.cell(x, h) * memory, memory
-
-    with pytest.raises(ExportError):
-        from_module(
-            Net(gated, cell=nn.GRUCell(I, H), gate=nn.Linear(I + H, H)), (floats(2, I), floats(2, H), floats(2, H))
-        )
+    module = Net(lstm, gates=nn.Linear(I + 3 + H, 4 * H), out=nn.Linear(H, 4))
+    traced = check(module, floats(2, I), floats(2, 3), floats(2, H), floats(2, H))
+    assert inputs_of(traced) == {"args.0": I, "args.1": 3}
+    assert traced.network.state_size == 2 * H
 
 
 def test_axes_by_name():
