@@ -184,7 +184,7 @@ def test_one_step_with_several_inputs():
     assert inputs_of(traced) == {"args.0": I, "args.1": V}
 
 
-def test_what_is_returned_too_is_a_state_unless_axes_say_otherwise():
+def test_what_is_returned_too_may_be_a_state_unless_axes_say_otherwise():
     module = Net(step, cell=nn.GRUCell(I + 3, H), out=nn.Linear(H, 3))  # the action that is returned is as wide
     example = floats(2, I), floats(2, 3), floats(2, H)
     with pytest.raises(ExportError, match=r"new states .* is not certain"):
