@@ -126,7 +126,7 @@ def test_what_is_returned_too_may_be_a_state_unless_axes_say_otherwise():
         return m.build(fc(m, m.node("Squeeze", Y, np.array([0, 1])), width, H), Y_h)
 
     assert inputs_of(check(model(3))) == {"x": I - 2, "c": 2}
-    with pytest.raises(ExportError, match="new state|may be a state"):
+    with pytest.raises(ExportError, match=r"new state|may be a state"):
         from_model(model(2))
     traced = check(model(2), axes={"x": "BF", "c": "BF"})
     assert traced.inputs() == {"x": "x", "c": "x", "h": "state"}
