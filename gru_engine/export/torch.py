@@ -139,7 +139,7 @@ def _trace_as(
         try:
             return _traced(reading, module, arguments, outputs, records, given, elementary=True)
         except ExportError as other:
-            raise max((error, other), key=lambda e: e.progress) from None
+            raise max((other, error), key=lambda e: e.progress) from None
 
 
 def _traced(
