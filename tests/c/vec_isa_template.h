@@ -77,8 +77,8 @@ static void op(enum vec_op code, const float *pa, const float *pb, const float *
     X(GRU_ACT_RELU)                                                                                                    \
     X(GRU_ACT_HARD_SIGMOID)                                                                                            \
     X(GRU_ACT_ELU)                                                                                                     \
-    X(GRU_ACT_SOFTSIGN) X(GRU_ACT_SOFTPLUS) X(GRU_ACT_SILU) X(GRU_ACT_GELU) X(GRU_ACT_GELU_TANH) X(FUNCTION_EXP)       \
-        X(FUNCTION_LOG)
+    X(GRU_ACT_SOFTSIGN)                                                                                                \
+    X(GRU_ACT_SOFTPLUS) X(GRU_ACT_SILU) X(GRU_ACT_GELU) X(GRU_ACT_GELU_TANH) X(FUNCTION_EXP) X(FUNCTION_LOG)
 
 #define THROUGHPUT(code)                                                                                               \
     case code:                                                                                                         \
