@@ -26,6 +26,7 @@ def _fresh_names():
 # ---- the GRU: all options
 
 
+@pytest.mark.jax_backend
 @pytest.mark.parametrize(
     ("backwards", "sequences", "reset_after", "use_bias", "masked"), list(itertools.product([False, True], repeat=5))
 )
