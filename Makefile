@@ -217,7 +217,7 @@ SANITIZED := $(call named,api axes cells command_line contexts contexts_files co
 sanitize: build $(VENV)/.group-test ## C tests and Python tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(AGAIN) c-test OUT=build/c/sanitize SANITIZE=address,undefined
 	$(SAY) "Python tests under sanitizers"
-	@GRU_ENGINE_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	@GRU_ENGINE_SANITIZE=address,undefined GRU_ENGINE_LIBRARY=build/c/sanitize/libgru_engine.a $(BIN)/python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
 	@export LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib \
 	    GRU_ENGINE_TESTED=build/sanitize/lib; \

@@ -5,6 +5,7 @@ Switches, all of them environment variables:
     GRU_ENGINE_SANITIZE=list  the compiler's sanitizers, for instance address,undefined
     GRU_ENGINE_DEBUG=1        no optimisation, debug information, assertions
     GRU_ENGINE_COVERAGE=1     line tracing in Cython, gcov in C; never for a release
+    GRU_ENGINE_LIBRARY=file   the C library, built already with the same flags, instead of its sources
 """
 
 import os
@@ -55,9 +56,11 @@ class BuildExt(build_ext):
         super().build_extension(ext)
 
 
+library = os.environ.get("GRU_ENGINE_LIBRARY")
 core = Extension(
     "gru_engine._core",
-    sources=["gru_engine/_core.pyx", *sorted(glob("src_c/*.c"))],
+    sources=["gru_engine/_core.pyx", *([] if library else sorted(glob("src_c/*.c")))],
+    extra_objects=[library] if library else [],
     include_dirs=["src_c"],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION")],
     depends=[*sorted(glob("gru_engine/*.pxi") + glob("src_c/*.h")), "pyproject.toml", "setup.py"],
