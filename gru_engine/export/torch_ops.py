@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from gru_engine.export import graph as symbolic
-from gru_engine.export import operations, over_time
+from gru_engine.export import operations, over_time, scores
 from gru_engine.export.common import Array, ExportError, gru_arrays
 from gru_engine.export.graph import AxisError, Ids, Tensor, axis_text, is_features
 from gru_engine.export.operations import Context, all_variable, axis_of, initial_states, parts, variable
@@ -256,7 +256,7 @@ def _linear(c: Context, a: Arguments) -> Any:
 def _matmul(c: Context, a: Arguments) -> Any:
     other = getattr(a, "other", None) if hasattr(a, "other") else a.mat2
     if isinstance(a.self, Tensor) and isinstance(other, Tensor):
-        return operations.matrix_product(c, a.self, other)
+        return scores.matrix_product(c, a.self, other)
     if isinstance(other, Tensor) and a.self.dim() == 2 and other.rank > 1:
         order = [*range(other.rank - 2), other.rank - 1, other.rank - 2]
         return _dense(c, other.permute(order), a.self, None).permute(order)

@@ -25,7 +25,9 @@ from gru_engine.export.common import ExportError
 from gru_engine.export.graph import Graph, Tensor
 from gru_engine.export.operations import Context
 from gru_engine.export.recognise import cell
+from gru_engine.export.scores import Scores
 from gru_engine.export.torch_arguments import path_key
+from gru_engine.export.torch_attention import of_scores
 from gru_engine.export.torch_ops import HANDLERS
 
 _TORCH = os.path.dirname(torch.__file__)
@@ -205,7 +207,12 @@ def _execute(c: Context, node: torch.fx.Node, values: dict[Any, Any]) -> Any:
         operand: Any = node.args[0]
         example = operand.meta["val"]
         args = (torch.zeros(example.shape, dtype=example.dtype), *args[1:])
-    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, kwargs))):
+    leaves = pytree.tree_leaves((args, kwargs))
+    if any(isinstance(leaf, Scores) for leaf in leaves):
+        result = of_scores(c, name, _bound(node.target, args, kwargs))
+        _check_shapes(result, node.meta.get("val"), c)
+        return result
+    if not any(isinstance(leaf, Tensor) for leaf in leaves):
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise ExportError("it is random")
         return node.target(*args, **kwargs)
@@ -228,7 +235,7 @@ def _bound(target: torch._ops.OpOverload, args: tuple[Any, ...], kwargs: dict[st
 
 def _check_shapes(result: Any, recorded: Any, c: Context) -> None:
     """Whether the symbolic tensors have the shapes that torch recorded: a guard against mistakes of our own."""
-    if isinstance(result, Tensor) and isinstance(recorded, torch.Tensor):
+    if isinstance(result, (Tensor, Scores)) and isinstance(recorded, torch.Tensor):
         shape = result.shape(c.sizes)
         if shape != tuple(recorded.shape):
             raise ExportError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gru_engine.export import norms, operations, over_time, planes
+from gru_engine.export import norms, operations, over_time, planes, scores
 from gru_engine.export.common import ExportError
 from gru_engine.export.graph import AxisError, Tensor, axis_text, is_features
 from gru_engine.export.operations import Context, axis_of, variable
@@ -145,7 +145,7 @@ def _batched(c: Context, a: Arguments) -> Any:
     if hasattr(a, "batch1"):
         raise ExportError("a product of stacks of matrices that is added to something is not supported")
     if isinstance(a.self, Tensor) and isinstance(a.mat2, Tensor):
-        return operations.matrix_product(c, a.self, a.mat2)
+        return scores.matrix_product(c, a.self, a.mat2)
     # A product with a constant that torch repeats for each place of the batch.
     if isinstance(a.mat2, torch.Tensor):
         if bool((a.mat2 == a.mat2[:1]).all()):

@@ -18,6 +18,7 @@ from gru_engine.export import common
 from gru_engine.export.common import Array, ExportError, Inputs, cut
 from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Node, SharedState, Tensor, used_state
 from gru_engine.export.lowering import INPUTS, Lowered, lower
+from gru_engine.export.scores import Scores
 from gru_engine.network import Network
 
 PRIMES = [n for n in range(5, 1000) if all(n % k for k in range(2, n))]
@@ -266,6 +267,11 @@ class Outputs:
         for i in chosen:
             if not 0 <= i < len(self.returned):
                 raise ExportError(f"outputs: {self.who} returns {len(self.returned)} values, there is no value {i}")
+            if isinstance(self.returned[i], Scores):
+                raise ExportError(
+                    f"{self.labels[i]} that {self.who} returns is {self.returned[i]}, which have two time axes; say with "
+                    "outputs= what else is wanted"
+                )
             if not isinstance(self.returned[i], Tensor):
                 raise ExportError(f"{self.labels[i]} that {self.who} returns does not depend on the input")
             if any(str(f)[0] == "R" for dim in self.returned[i].dims for f in dim):
