@@ -55,9 +55,11 @@ gru_result gru_read_axis(reader *in, uint32_t node, gru_node *n, const unsigned 
             if (!axis.fixed) {
                 return bad(in, "node %u: no step is left of %zu", node, in->model->axes[n->axis].fixed);
             }
-        } else { /* all are below 2^29 */
-            axis.lost += axis.stride * here.lost;
-            axis.stride *= here.stride;
+        } else { /* neither is above 2^28 here, and size_t may have 32 bits */
+            const uint64_t lost = axis.lost + (uint64_t)axis.stride * here.lost;
+            const uint64_t stride = (uint64_t)axis.stride * here.stride;
+            axis.lost = lost > MAX_LOST ? MAX_LOST + 1 : (size_t)lost;
+            axis.stride = stride > MAX_LOST ? MAX_LOST + 1 : (size_t)stride;
         }
         return take_axis(in, node, &axis, &n->axis);
     }

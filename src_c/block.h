@@ -141,7 +141,7 @@ static float *row_at(const block *b, const gru_node *n, size_t i, size_t t) {
     case GRU_PLACE_BEFORE: return row_before(b, n, n->source, i, t);
     case GRU_PLACE_PART: return row_at(b, n->source, i, t) + n->column;
     case GRU_PLACE_OUTPUT: return b->args->outputs + output_position(b, i, t) * n->stride + n->column;
-#if !ONE_ROW
+#if !ONE_ROW /* a network with it cannot be stepped */
     case GRU_PLACE_SUBSAMPLE: return row_at(b, n->source, i, n->first + t * n->every);
 #endif
     case GRU_PLACE_REPEAT: return sequence_row_at(b, n->source, i);

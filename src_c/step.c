@@ -3,6 +3,13 @@
 #define ONE_ROW 1
 #include "nodes_template.h"
 
+/* The single row of a state: the workspace is laid out for a step of one stream. */
+static block one_row(const gru_model *model, const gru_kernels *kernels, const gru_run_args *args, void *workspace) {
+    unsigned char *memory = aligned(workspace) + model->step_schedule.shared_nbytes;
+    return (block){
+        .model = model, .kernels = kernels, .args = args, .l = &model->step_schedule, .floats = memory, .rows = memory};
+}
+
 gru_result gru_step(const gru_model *model, float *state, const float *vector, const int32_t *token, float *output,
                     void *workspace) {
     const gru_kernels *kernels = gru_kernels_used();
@@ -23,14 +30,8 @@ gru_result gru_step(const gru_model *model, float *state, const float *vector, c
     }
     float *const states[1] = {state};
     const gru_run_args args = {.vectors = vector, .tokens = token, .states = states, .outputs = output};
-    unsigned char *memory = aligned(workspace) + model->step_schedule.shared_nbytes;
-    const block b = {.model = model,
-                     .kernels = kernels,
-                     .args = &args,
-                     .l = &model->step_schedule,
-                     .floats = memory,
-                     .rows = memory,
-                     .prepared = gru_state_is_prepared(state)};
+    block b = one_row(model, kernels, &args, workspace);
+    b.prepared = gru_state_is_prepared(state);
     run_steps(&b);
     gru_state_set_flags(state, 0);
     if (model->info.per_sequence) {
@@ -77,13 +78,7 @@ gru_result gru_set_context(const gru_model *model, float *state, const float *co
     memcpy(kept, context, nbytes);
     float *const states[1] = {state};
     const gru_run_args args = {.states = states};
-    unsigned char *memory = aligned(workspace) + model->step_schedule.shared_nbytes;
-    const block b = {.model = model,
-                     .kernels = kernels,
-                     .args = &args,
-                     .l = &model->step_schedule,
-                     .floats = memory,
-                     .rows = memory};
+    const block b = one_row(model, kernels, &args, workspace);
     for (size_t i = 0; i < model->info.n_nodes; i++) {
         if (model->nodes[i].held) {
             run_node(&b, &model->nodes[i], 0, 1);

@@ -32,6 +32,13 @@ def section(data: bytes, number: int) -> tuple[int, int]:
     return offset, size
 
 
+def edited_node(data: bytes, node: int, offset: int, value: int) -> bytes:
+    """The file with another u32 in a node record, checksums and digest right."""
+    changed = bytearray(data)
+    struct.pack_into("<I", changed, section(data, 1)[0] + 128 * node + offset, value)
+    return sign(bytes(changed))
+
+
 def fields(data: bytes) -> list[tuple[str, int, str]]:
     """Every field of every record: its name, its offset, its ``struct`` code."""
     found = [(f"header.{i}", i, "<I") for i in (8, 12, 24, 28, 32, 36, 40, 44, 80, 384)] + [("header.16", 16, "<Q")]

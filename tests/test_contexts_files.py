@@ -14,7 +14,7 @@ import gru_engine as ge
 from gru_engine import format
 from gru_engine.__main__ import main
 
-from .file_tools import section, sign
+from .file_tools import edited_node, section, sign
 from .helpers import assert_bits
 from .random_networks import random_input
 from .test_contexts import NETWORKS, decoder, kinds, made, random_context, starting, two_contexts
@@ -65,13 +65,6 @@ def test_golden_cases_byte_by_byte() -> None:
             format.read(sign(bytes(changed)))
 
 
-def edited(data: bytes, node: int, offset: int, value: int) -> bytes:
-    """The file with another u32 in a node record, checksums and digest right."""
-    changed = bytearray(data)
-    struct.pack_into("<I", changed, section(data, 1)[0] + 128 * node + offset, value)
-    return sign(bytes(changed))
-
-
 def test_forged_files() -> None:
     """Promise: both readers refuse contexts and SUMS that are none, or stand where they cannot; they agree on everything."""
     data = made(two_contexts).tobytes()
@@ -100,7 +93,7 @@ def test_forged_files() -> None:
         (0, edge + 4 * first, 0, rf"NODES\[{gru}\] \(GRU\): of two inputs the first is TOKENS or SUMS"),
         (0, edge + 4 * first, sums, rf"NODES\[{gru}\] \(GRU\): reads a value per sequence where it cannot"),
     ):
-        forged = edited(data, node, offset, value)
+        forged = edited_node(data, node, offset, value)
         with pytest.raises(ge.FormatError, match=message):
             format.read(forged)
         assert refused(forged), f"node {node}, offset {offset}, value {value}"
@@ -115,7 +108,7 @@ def test_forged_files() -> None:
         (state, 12, 0, r"NODES"),
         (gru, 92, 0, rf"NODES\[{gru}\].tensors\[7\] is 0, expected none"),
     ):
-        forged = edited(data, node, offset, value)
+        forged = edited_node(data, node, offset, value)
         with pytest.raises(ge.FormatError, match=message):
             format.read(forged)
         assert refused(forged), f"node {node}, offset {offset}, value {value}"
@@ -130,7 +123,7 @@ def test_both_readers_agree(make: Callable[..., ge.Network]) -> None:
     for node in range(len(names)):
         for offset in range(0, 128, 4):
             for value in (0, 1, 2, 3, 16, 23, 25, 2**31, 2**32 - 1):
-                check_agreement(edited(data, node, offset, value), f"node {node}, offset {offset}, value {value}")
+                check_agreement(edited_node(data, node, offset, value), f"node {node}, offset {offset}, value {value}")
     for i in range(section(data, 2)[1] // 4):
         for value in range(len(names)):
-            check_agreement(edited(data, 0, edge + 4 * i, value), f"edge {i}, value {value}")
+            check_agreement(edited_node(data, 0, edge + 4 * i, value), f"edge {i}, value {value}")

@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 
-import gru_engine as ge
 from gru_engine.export import operations as op
 from gru_engine.export import over_time
 from gru_engine.export.common import ExportError
@@ -13,7 +12,9 @@ from gru_engine.export.lowering import lower
 from gru_engine.export.tensors import steps_axis, subsampled
 from gru_engine.layers import Axis
 
-C, STEPS = 6, 13
+from .test_export_graph_time import C, compare
+
+STEPS = 13
 
 
 def network(function):
@@ -25,10 +26,7 @@ def network(function):
 
 def check(function, expected):
     net = network(function)
-    x = np.random.default_rng(1).normal(size=(2, STEPS, C)).astype(np.float32)
-    want = expected(x.astype(np.float64))
-    np.testing.assert_allclose(ge.reference.run(net, x), want, rtol=0, atol=1e-12 * np.abs(want).max())
-    np.testing.assert_allclose(ge.load(net.tobytes()).run(x), want, rtol=0, atol=5e-6 * np.abs(want).max())
+    compare(net, expected, STEPS)
     return net
 
 

@@ -21,12 +21,17 @@ def network(function):
     return lower(graph, [(None, function(c, graph.source("input", [("B",), ("T",), (C,)])).ids)]).network
 
 
-def check(function, expected):
-    net = network(function)
-    x = np.random.default_rng(1).normal(size=(2, STEPS, C)).astype(np.float32)
+def compare(net, expected, steps=STEPS):
+    """A network of the input [batch, time, 6] with a function of NumPy."""
+    x = np.random.default_rng(1).normal(size=(2, steps, C)).astype(np.float32)
     want = expected(x.astype(np.float64))
     np.testing.assert_allclose(ge.reference.run(net, x), want, rtol=0, atol=1e-12 * np.abs(want).max())
     np.testing.assert_allclose(ge.load(net.tobytes()).run(x), want, rtol=0, atol=5e-6 * np.abs(want).max())
+
+
+def check(function, expected):
+    net = network(function)
+    compare(net, expected)
     return [type(layer).__name__ for layer in net.layers[1:]]
 
 

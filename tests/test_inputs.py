@@ -18,7 +18,7 @@ from gru_engine.layers import Gru
 from gru_engine.network import MAX_INPUTS
 from gru_engine.records import OPERATIONS
 
-from .file_tools import section, sign
+from .file_tools import edited_node, section, sign
 from .helpers import Array, assert_bits, each_isa, gru_arrays, token_network, uniform
 from .random_networks import random_network
 from .test_files import check_agreement, refused
@@ -499,13 +499,6 @@ def test_golden_cases_that_are_refused() -> None:
     assert case.x["y"].tolist() == np.ones((2, 17)).tolist()
 
 
-def edited(data: bytes, node: int, offset: int, value: int) -> bytes:
-    """The file with another u32 in a node record, checksums and digest right."""
-    changed = bytearray(data)
-    struct.pack_into("<I", changed, section(data, 1)[0] + 128 * node + offset, value)
-    return sign(bytes(changed))
-
-
 def test_forged_inputs() -> None:
     """Promise: both readers refuse inputs that overlap, leave gaps, have no names of their own or come late."""
     data = sound_and_speaker().tobytes(fold=False)
@@ -522,14 +515,14 @@ def test_forged_inputs() -> None:
         (3, 0, 1, rf"NODES\[3\].operation .* expected 3 to {len(OPERATIONS)}"),
         (3, 0, 2, rf"NODES\[3\].operation .* expected 3 to {len(OPERATIONS)}"),
     ):
-        forged = edited(data, node, offset, value)
+        forged = edited_node(data, node, offset, value)
         with pytest.raises(ge.FormatError, match=message):
             format.read(forged)
         assert refused(forged), f"node {node}, offset {offset}, value {value}"
     for node in range(3):
         for offset in range(0, 128, 4):
             for value in (0, 1, 2, 3, 5, 7, 2**31, 2**32 - 1):
-                check_agreement(edited(data, node, offset, value), f"node {node}, offset {offset}, value {value}")
+                check_agreement(edited_node(data, node, offset, value), f"node {node}, offset {offset}, value {value}")
 
 
 def test_number_of_inputs() -> None:

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gru_engine import reference
 from gru_engine._inputs import TokenInput
 from gru_engine.export import common
 from gru_engine.export.common import Array, ExportError, Inputs
 from gru_engine.export.keras import Exported
 from gru_engine.export.keras_calls import references
 from gru_engine.export.keras_model import to_numpy
+from gru_engine.reference_arguments import by_name
 
 _HALF = ("float16", "bfloat16")
 _BUILDS = ("build_config", "build_input_shape")
@@ -129,7 +129,7 @@ def _copy_for_inference(path: Path, copy: Path) -> bool:
         nonlocal found
         config = json.loads(text)
         found = any(f'{ending}":' in json.dumps(config) for ending in _TRAINING)
-        return json.dumps(_without_training(config))
+        return json.dumps(_without(config, _of_training))
 
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w") as new:
@@ -145,12 +145,22 @@ def _copy_for_inference(path: Path, copy: Path) -> bool:
     return found
 
 
-def _without_training(value: Any) -> Any:
+def _without(value: Any, left_out: Callable[[str], bool]) -> Any:
+    """A configuration without some of its keys, at any depth."""
     if isinstance(value, list):
-        return [_without_training(item) for item in value]
+        return [_without(item, left_out) for item in value]
     if not isinstance(value, dict):
         return value
-    return {key: _without_training(item) for key, item in value.items() if not key.endswith(_TRAINING)}
+    return {key: _without(item, left_out) for key, item in value.items() if not left_out(key)}
+
+
+def _of_training(key: str) -> bool:
+    return key.endswith(_TRAINING)
+
+
+def _of_builds(key: str) -> bool:
+    """Also of the shapes with which layers were made."""
+    return key in _BUILDS or _of_training(key)
 
 
 # ---- a copy without fixed sizes
@@ -163,7 +173,7 @@ def _twin(running: Running, batch: int) -> Any:
         return model
     config = json.loads(json.dumps(model.get_config(), default=_plain))
     loose = _loosened(config, running, batch or None)
-    if loose == _without_builds(config):
+    if loose == _without(config, _of_builds):
         return model
     twin = type(model).from_config(loose) if _is_plain(model) else running.package.Model.from_config(loose)
     targets, origins = _weights(twin), _weights(model)
@@ -174,17 +184,6 @@ def _twin(running: Running, batch: int) -> Any:
     for to, origin in zip(targets, origins, strict=True):
         to.assign(np.asarray(to_numpy(origin), np.float32))
     return twin
-
-
-def _without_builds(value: Any) -> Any:
-    """A configuration without the shapes with which layers were made."""
-    if isinstance(value, list):
-        return [_without_builds(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: _without_builds(item) for key, item in value.items() if key not in _BUILDS and not key.endswith(_TRAINING)
-    }
 
 
 def _is_plain(model: Any) -> bool:
@@ -213,7 +212,7 @@ def _loosened(value: Any, exported: Exported, batch: int | None) -> Any:
         return value
     result = {}
     for key, item in value.items():
-        if key in _BUILDS or key.endswith(_TRAINING):
+        if _of_builds(key):
             continue
         if key in ("batch_shape", "batch_input_shape") and isinstance(item, list):
             layout = _layout_of(value.get("name"), len(item), exported)
@@ -264,7 +263,7 @@ def inputs(exported: Exported, batch: int = 4, steps: int = 50) -> Inputs:
     """Random inputs in which no step is padding."""
     net = exported.network
     x = common.random_inputs(net, batch, exported.steps or max(steps, net.least_steps + 10))
-    given = dict(reference.by_name(net, x))
+    given = dict(by_name(net, x))
     for name, mark in _marks(exported).items():
         part = net.inputs[name]
         if isinstance(part, TokenInput):
@@ -312,7 +311,7 @@ def compare_padded(
     random = inputs(running, batch=4, steps=12)
     counts: npt.NDArray[np.int64] = np.array([12, 7, 3, 1])
     valid = np.arange(12) < counts[:, np.newaxis]
-    given = dict(reference.by_name(running.network, random))
+    given = dict(by_name(running.network, random))
     for name, mark in marks.items():
         array = given[name]
         given[name] = np.where(

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from gru_engine import reference
 from gru_engine.export import common, traced
 from gru_engine.export.common import Array, ExportError, Inputs
 from gru_engine.export.graph import AxisError, Dim, Graph, Tensor
@@ -40,6 +39,7 @@ from gru_engine.export.traced import (
     state_dims,
 )
 from gru_engine.network import Network
+from gru_engine.reference_arguments import by_name
 
 _STEPS = 20  # of a comparison where the model takes any number
 _MOST_READINGS = 16  # of the axes of several inputs
@@ -408,7 +408,7 @@ class Traced(traced.Traced):
 
     def run(self, x: Inputs, state: Array | None = None, lengths: Array | None = None) -> tuple[Array, Array]:
         """Run the model on what the network takes, and lay its results out as the network's (see the base class)."""
-        given = reference.by_name(self.network, x)
+        given = by_name(self.network, x)
         rows, steps = next(iter(given.values())).shape[:2]
         if steps != self.fixed.get("T", steps):
             raise ExportError(f"the model takes sequences of {self.fixed['T']} steps, got {steps}")

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,9 +85,11 @@ def trace(module: nn.Module, example_input: Any, *, axes: Axes = None, outputs: 
     arguments = Arguments.of(module, example_input)
     readings, errors = arguments.readings(axes)
     records: dict[tuple[Any, ...], Record] = {}
+    n_tensors = sum(isinstance(leaf, torch.Tensor) for leaf in arguments.leaves)
     for reading in readings:
         try:
-            found = _trace_as(reading, module, arguments, outputs, records, given=isinstance(axes, Mapping))
+            attempt = partial(_traced, reading, module, arguments, outputs, records, isinstance(axes, Mapping))
+            found = _trace_as(attempt, "T" in next(iter(reading.values())), n_tensors > len(reading))
         except ExportError as error:
             errors.append(error)
         else:
@@ -111,33 +114,25 @@ def _copied(module: nn.Module) -> nn.Module:
     return copied
 
 
-def _trace_as(
-    reading: Reading,
-    module: nn.Module,
-    arguments: Arguments,
-    outputs: Chosen,
-    records: dict[tuple[Any, ...], Record],
-    given: bool,
-) -> Traced:
-    """Trace the module with one meaning of its arguments; ``given``: not a guess.
+def _trace_as(attempt: Callable[..., Traced], timed: bool, stateful: bool) -> Traced:
+    """Trace with one meaning of the arguments, ``attempt``, which may have to be made in another way.
 
-    If it fails by itself, its sequences may be too short, so then it gets longer ones.
-    First so that cells of GRUs become GRUs. If that fails because of what is done with their states, in elementary operations.
+    With a time, ``timed``: if it fails by itself, its sequences may be too short, so then it gets longer ones. Without one,
+    and with states beside the inputs: first so that cells of GRUs become GRUs; if that fails because of what is done with
+    their states, in elementary operations.
     """
-    layout = next(iter(reading.values()))
-    tensors = [leaf for leaf in arguments.leaves if isinstance(leaf, torch.Tensor)]
     try:
         try:
-            return _traced(reading, module, arguments, outputs, records, given)
+            return attempt()
         except RecordError:
-            if "T" not in layout:
+            if not timed:
                 raise
-            return _traced(reading, module, arguments, outputs, records, given, least=_LONG)
+            return attempt(least=_LONG)
     except ExportError as error:
-        if "T" in layout or len(tensors) == len(reading):
+        if timed or not stateful:
             raise
         try:
-            return _traced(reading, module, arguments, outputs, records, given, elementary=True)
+            return attempt(elementary=True)
         except ExportError as other:
             raise max((other, error), key=lambda e: e.progress) from None
 

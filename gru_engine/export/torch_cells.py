@@ -30,6 +30,7 @@ from gru_engine.export.layouts import Cell
 from gru_engine.export.words import Arrays, Source, Word
 from gru_engine.layers import State
 from gru_engine.network import Network
+from gru_engine.reference_arguments import by_name
 
 _SAME = 1e-10  # largest difference between two ways to compute the same in float64
 _POINTS = 3
@@ -320,7 +321,7 @@ def _tensors(result: Any) -> Iterator[torch.Tensor]:
 
 def _runner(module: nn.Module, net: Network, own: tuple[Step, tuple[int, ...]] | None = None) -> Run:
     """How to run the module on x [B, T, I]: the first way in which it gives what the network gives."""
-    x = next(iter(reference.by_name(net, common.random_inputs(net, 3, 7)).values()))  # a chain has one input
+    x = next(iter(by_name(net, common.random_inputs(net, 3, 7)).values()))  # a chain has one input
     expected = reference.run(net, x)
     wide = copy.deepcopy(module).double()
     closest = np.inf

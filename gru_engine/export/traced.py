@@ -20,6 +20,7 @@ from gru_engine.export.graph import AxisError, Dim, Graph, Ids, Node, SharedStat
 from gru_engine.export.lowering import INPUTS, Lowered, lower
 from gru_engine.export.scores import Scores
 from gru_engine.network import Network
+from gru_engine.reference_arguments import by_name
 
 PRIMES = [n for n in range(5, 1000) if all(n % k for k in range(2, n))]
 
@@ -427,7 +428,7 @@ class Traced:
         state : array [B, state_size]
             NaN where the model does not return it.
         """
-        given = reference.by_name(self.network, x)
+        given = by_name(self.network, x)
         batch = len(next(iter(given.values())))
         state = np.tile(self.network.initial_state, (batch, 1)) if state is None else state
         factors = [f for dim in self.main.dims for f in dim]
